@@ -1,0 +1,129 @@
+# Linkspan's verbs. `make help` lists them; each makes what it needs first.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+SUITES := unit contract integration typing examples
+PYTHON ?= python3
+ARGS   ?=
+PYTEST := $(BIN)/python -m pytest -q
+say     = @printf '\033[1m==> %s\033[0m\n'
+
+# A suite whose folder is not there says so; an empty one fails (pytest exit 5).
+suite = @if [ -d tests/$(1) ]; then echo "$(PYTEST) tests/$(1) $(ARGS)"; $(PYTEST) tests/$(1) $(ARGS); else echo "not run: tests/$(1) is not there"; fi
+
+.PHONY: help
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'Options go in ARGS: make demo ARGS="--report report.json", make unit ARGS="-k relay"'
+
+# --- set-up --------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(VENV)/.dev-installed ## Make .venv and install everything that tests and checks need
+
+$(VENV)/.made: scripts/make_venv.sh
+	$(say) "Make $(VENV)"
+	@scripts/make_venv.sh $(VENV) $(PYTHON)
+	@touch $@
+
+$(VENV)/.run-installed: $(VENV)/.made pyproject.toml constraints.txt
+	$(say) "Install linkspan and what it runs on (about half a minute the first time)"
+	@scripts/pip_install.sh $(BIN)/python -e .
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.made pyproject.toml constraints.txt
+	$(say) "Install linkspan, its tests and its checks (about a minute the first time)"
+	@scripts/pip_install.sh $(BIN)/python -e '.[dev]'
+	@touch $@ $(VENV)/.run-installed
+
+$(VENV)/.bench-installed: $(VENV)/.dev-installed
+	$(say) "Install the peers that benchmarks compare with"
+	@scripts/pip_install.sh $(BIN)/python -e '.[dev,bench]'
+	@touch $@
+
+# --- see it --------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/.run-installed ## Run the shop: real engines, faults injected, reconciled at the end
+	$(BIN)/python -m examples.shop $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.bench-installed ## Measure against the peers, write benchmarks/results
+	$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: proof
+proof: $(VENV)/.dev-installed ## Try to break each promise, write proof/latest.json
+	$(BIN)/python -m proof $(ARGS)
+
+# --- tests ---------------------------------------------------------------------------------------
+
+.PHONY: test
+test: $(SUITES) ## Run all suites but the crash suite
+
+.PHONY: unit
+unit: $(VENV)/.dev-installed ## Test modules on the memory broker and a fake clock
+	$(call suite,unit)
+
+.PHONY: contract
+contract: $(VENV)/.dev-installed ## Run the public contract suites on every adapter
+	$(call suite,contract)
+
+.PHONY: integration
+integration: $(VENV)/.dev-installed ## Run whole stories on real servers
+	$(call suite,integration)
+
+.PHONY: typing
+typing: $(VENV)/.dev-installed ## Check that the type checkers flag wrong uses
+	$(call suite,typing)
+
+.PHONY: examples
+examples: $(VENV)/.dev-installed ## Run every example and compare what it prints
+	$(call suite,examples)
+
+.PHONY: crash
+crash: $(VENV)/.dev-installed ## Die at every commit, publish and ack, restart, check the history
+	$(call suite,crash)
+
+# --- checks --------------------------------------------------------------------------------------
+
+.PHONY: check
+check: lint type test ## Lint, check types and test
+
+.PHONY: lint
+lint: $(VENV)/.dev-installed ## Check style, house rules and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python scripts/check_house.py
+	$(MAKE) --no-print-directory layers
+
+.PHONY: layers
+layers: $(VENV)/.dev-installed ## Check who imports whom
+	@PYTHONPATH=src $(BIN)/lint-imports --no-logo
+
+.PHONY: type
+type: $(VENV)/.dev-installed ## Check types with mypy strict and pyright strict
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+.PHONY: fmt
+fmt: $(VENV)/.dev-installed ## Format and fix what can be fixed by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: hooks
+hooks: $(VENV)/.dev-installed ## Run the checks before each git commit
+	$(BIN)/pre-commit install
+
+.PHONY: constraints
+constraints: $(VENV)/.bench-installed ## Write the installed versions to constraints.txt
+	@{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sort -f; } > $(VENV)/constraints.txt
+	@mv $(VENV)/constraints.txt constraints.txt
+	@git diff --stat constraints.txt
+
+.PHONY: clean
+clean: ## Remove .venv, caches and the data of examples
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .linkspan dist build
