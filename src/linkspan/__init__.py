@@ -1,0 +1,1 @@
+"""Linkspan: the space between services."""

@@ -1,0 +1,144 @@
+"""CloudEvents 1.0 attributes on the wire: how a message's headers are written and read, binary mode.
+
+The canonical block is ASCII lines `name: value\\r\\n` in one fixed order, so that our own messages are read by one
+regular expression; foreign order, extra headers and HTTP-style spellings take the slow way. Attribute values are
+percent-encoded as the CloudEvents NATS binding asks. Extension names are the official ones (`partitionkey`, `sequence`,
+`correlationid`, `causationid`, `expirytime`, `traceparent`).
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote, unquote
+
+from linkspan.errors import Code, Error
+
+__all__ = ["LANES", "Envelope", "lane_of", "read", "render"]
+
+LANES = 64
+"""Lanes of a topic; fixed at creation, a key always has the same one."""
+
+MAX_HEADERS = 16 * 1024
+"""A block longer than this many bytes is refused before it is parsed."""
+
+MAX_KEY = 512
+"""The longest key or id, in bytes as encoded."""
+
+PROTOBUF = "application/protobuf"
+JSON = "application/json"
+STRUCTURED = "application/cloudevents+json"
+
+_SAFE = "!#$&'()*+,-./:;<=>?@[]^_`{|}~"
+_CANONICAL = re.compile(
+    r"ce-specversion: 1\.0\r\nce-type: ([^\r]+)\r\nce-source: ([^\r]+)\r\nce-datacontenttype: ([^\r]+)\r\n"
+    r"ce-id: ([^\r]+)\r\nce-time: ([^\r]+)\r\nce-partitionkey: ([^\r]*)\r\ntraceparent: ([^\r]*)\r\n"
+    r"ce-correlationid: ([^\r]*)\r\nce-causationid: ([^\r]*)\r\n(?:ce-expirytime: ([^\r]+)\r\n)?(?:ce-sequence: ([0-9]{1,18})\r\n)?"
+)
+
+
+@dataclass(slots=True)
+class Envelope:
+    """A message's attributes. `time` and `expires` are RFC 3339 text, empty where absent; `sequence` is 0 where absent."""
+
+    id: str
+    source: str
+    type: str
+    key: str = ""
+    trace: str = ""
+    time: str = ""
+    correlation: str = ""
+    causation: str = ""
+    expires: str = ""
+    sequence: int = 0
+    content_type: str = PROTOBUF
+
+
+def lane_of(key: str) -> int:
+    """Return the lane of a key: CRC-32 of its UTF-8 bytes, modulo 64."""
+    return zlib.crc32(key.encode()) & (LANES - 1)
+
+
+def encode_value(value: str) -> str:
+    """Percent-encode an attribute value (CloudEvents NATS binding §3.1.3.2); plain ASCII passes as it is."""
+    if value.isascii() and value.isprintable() and not (" " in value or '"' in value or "%" in value):
+        return value
+    return quote(value, safe=_SAFE)
+
+
+def timestamp(now: float) -> str:
+    """Return seconds since 1970 as RFC 3339 text in UTC with milliseconds."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def prefix(type_name: str, source: str, content_type: str = PROTOBUF) -> str:
+    """Return the head of the block, the same for every message of a type from a source: computed once."""
+    return f"ce-specversion: 1.0\r\nce-type: {type_name}\r\nce-source: {encode_value(source)}\r\nce-datacontenttype: {content_type}\r\n"
+
+
+def render(head: str, envelope: Envelope) -> bytes:
+    """Write the canonical block behind a `prefix`; the sequence is left to the broker's adapter."""
+    expires = f"ce-expirytime: {envelope.expires}\r\n" if envelope.expires else ""
+    return (
+        f"{head}ce-id: {encode_value(envelope.id)}\r\nce-time: {envelope.time}\r\nce-partitionkey: {encode_value(envelope.key)}\r\n"
+        f"traceparent: {envelope.trace}\r\nce-correlationid: {encode_value(envelope.correlation)}\r\n"
+        f"ce-causationid: {encode_value(envelope.causation)}\r\n{expires}"
+    ).encode("ascii")
+
+
+def read(block: bytes) -> Envelope:
+    """Read a block of headers. Raises `Error(INVALID_ARGUMENT)` naming what is missing or malformed, never its value."""
+    if len(block) > MAX_HEADERS:
+        raise Error(Code.INVALID_ARGUMENT, f"The headers have {len(block)} bytes: at most {MAX_HEADERS} are accepted.")
+    try:
+        text = block.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise Error(Code.INVALID_ARGUMENT, "A header is not ASCII: percent-encode values as the CloudEvents binding says.") from error
+    match = _CANONICAL.match(text)
+    if match is None:
+        return _read_any(text)
+    kind, source, content, id_, time, key, trace, correlation, causation, expires, sequence = match.groups()
+    if "%" in text:
+        source, id_, key, correlation, causation = map(unquote, (source, id_, key, correlation, causation))
+    if len(id_) > MAX_KEY or len(key) > MAX_KEY:
+        raise Error(Code.INVALID_ARGUMENT, f"The id or key has more than {MAX_KEY} characters: use a shorter one.")
+    return Envelope(id_, source, kind, key, trace, time, correlation, causation, expires or "", int(sequence or 0), content)
+
+
+def headers_of(text: str) -> dict[str, str]:
+    """Return a block's headers by lower-case name, as sent; a later one of the same name wins."""
+    found: dict[str, str] = {}
+    for line in text.split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            found[name.strip().lower()] = value.strip()
+    return found
+
+
+def _read_any(text: str) -> Envelope:
+    """Read headers in any order, from any CloudEvents publisher."""
+    found = headers_of(text)
+    attributes = {name[3:]: unquote(value) for name, value in found.items() if name.startswith("ce-")}
+    for name in ("id", "source", "type", "specversion"):
+        if not attributes.get(name):
+            raise Error(Code.INVALID_ARGUMENT, f"The message has no 'ce-{name}' header: publish it as a CloudEvent 1.0.")
+    if not attributes["specversion"].startswith("1."):
+        raise Error(Code.INVALID_ARGUMENT, "The message has an unknown CloudEvents version: 1.0 is accepted.")
+    sequence = attributes.get("sequence", "")
+    if len(attributes["id"]) > MAX_KEY or len(attributes.get("partitionkey", "")) > MAX_KEY:
+        raise Error(Code.INVALID_ARGUMENT, f"The id or key has more than {MAX_KEY} characters: use a shorter one.")
+    return Envelope(
+        attributes["id"],
+        attributes["source"],
+        attributes["type"],
+        attributes.get("partitionkey", ""),
+        found.get("traceparent", "") or attributes.get("traceparent", ""),
+        attributes.get("time", ""),
+        attributes.get("correlationid", ""),
+        attributes.get("causationid", ""),
+        attributes.get("expirytime", ""),
+        int(sequence) if sequence.isdecimal() and len(sequence) <= 18 else 0,  # noqa: PLR2004 - what fits a signed 64-bit
+        attributes.get("datacontenttype", "") or found.get("content-type", "") or PROTOBUF,
+    )

@@ -1,0 +1,122 @@
+"""Our options on fields, messages and methods, as they stand in exported `.proto` files and in descriptors.
+
+In proto-first contracts they are written as `import "linkspan/options.proto";` and `[(linkspan.field).key = true]`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from protobuf import Extension, Message, ScalarType
+from protobuf._codegen import file_desc  # generated modules call it too; api in docs/explanation/messages.md
+from protobuf.wkt import FileDescriptorProto
+from protobuf.wkt.google.protobuf import descriptor_pb
+from protobuf.wkt.google.protobuf.descriptor_pb import DescriptorProto, FieldDescriptorProto
+
+if TYPE_CHECKING:
+    from protobuf import DescFile
+
+__all__ = ["OPTIONS_FILE", "FieldRules", "MessageRules", "MethodRules", "ext_field", "ext_message", "ext_method"]
+
+# From the range that protobuf leaves to single organisations (50000-99999, descriptor.proto).
+_EXTENSION_NUMBER: Final = 81_520
+
+Label = FieldDescriptorProto.Label
+FieldType = FieldDescriptorProto.Type
+
+
+class FieldRules(Message[Any]):
+    """Rules of one field: `key` is the order key, `pii` marks personal data."""
+
+    __slots__ = ("key", "pii")
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, key: bool = False, pii: bool = False) -> None: ...
+
+        key: bool
+        pii: bool
+
+
+class MessageRules(Message[Any]):
+    """Rules of one message: `event` says that it is a fact that others may react to."""
+
+    __slots__ = ("event",)
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, event: bool = False) -> None: ...
+
+        event: bool
+
+
+class MethodRules(Message[Any]):
+    """Rules of one operation; times are in seconds, 0 means that none is declared."""
+
+    __slots__ = ("answer", "budget", "command", "expires", "staleness")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, *, command: bool = False, staleness: float = 0.0, budget: float = 0.0, answer: str = "", expires: float = 0.0
+        ) -> None: ...
+
+        command: bool
+        staleness: float
+        budget: float
+        answer: str
+        expires: float
+
+
+ext_field: Final[Extension[Any, FieldRules]] = Extension()
+ext_message: Final[Extension[Any, MessageRules]] = Extension()
+ext_method: Final[Extension[Any, MethodRules]] = Extension()
+
+
+def _message(name: str, **fields: ScalarType) -> DescriptorProto:
+    declared = [
+        FieldDescriptorProto(name=n, number=i, label=Label.OPTIONAL, type=FieldType(int(scalar)), json_name=n)
+        for i, (n, scalar) in enumerate(fields.items(), 1)
+    ]
+    return DescriptorProto(name=name, field=declared)
+
+
+def _extension(name: str, extendee: str, type_name: str) -> FieldDescriptorProto:
+    return FieldDescriptorProto(
+        name=name,
+        number=_EXTENSION_NUMBER,
+        label=Label.OPTIONAL,
+        type=FieldType.MESSAGE,
+        type_name=f".linkspan.{type_name}",
+        extendee=f".google.protobuf.{extendee}",
+        json_name=f"[linkspan.{name}]",
+        proto3_optional=False,
+    )
+
+
+def _link() -> DescFile:
+    text, number, flag = ScalarType.STRING, ScalarType.DOUBLE, ScalarType.BOOL
+    proto = FileDescriptorProto(
+        name="linkspan/options.proto",
+        package="linkspan",
+        syntax="proto3",
+        dependency=["google/protobuf/descriptor.proto"],
+        message_type=[
+            _message("FieldRules", key=flag, pii=flag),
+            _message("MessageRules", event=flag),
+            _message("MethodRules", command=flag, staleness=number, budget=number, answer=text, expires=number),
+        ],
+        extension=[
+            _extension("field", "FieldOptions", "FieldRules"),
+            _extension("message", "MessageOptions", "MessageRules"),
+            _extension("method", "MethodOptions", "MethodRules"),
+        ],
+    )
+    stubs: dict[str, Any] = {
+        **{rules.__name__: rules for rules in (FieldRules, MessageRules, MethodRules)},
+        **{"field": ext_field, "message": ext_message, "method": ext_method},
+    }
+    return file_desc(proto.to_binary(), [descriptor_pb.desc()], stubs)
+
+
+OPTIONS_FILE: Final = _link()

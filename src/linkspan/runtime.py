@@ -1,0 +1,63 @@
+"""The real clock, random source and ids. The only module of the package that asks the machine for them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from linkspan.ports import Runtime, Timer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from linkspan.ports import Clock
+
+__all__ = ["RandomIds", "SystemClock", "system"]
+
+
+class SystemClock:
+    """The machine's clock and the running loop's timers."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
+        """Call back on the running loop."""
+        return asyncio.get_running_loop().call_later(delay, callback, *args)
+
+    async def sleep(self, delay: float) -> None:
+        """Wait on the running loop."""
+        await asyncio.sleep(delay)
+
+
+class RandomIds:
+    """UUIDv7 text (RFC 9562 §5.7) from an injected clock and random source."""
+
+    __slots__ = ("_bits", "_now")
+
+    def __init__(self, clock: Clock, source: random.Random) -> None:
+        self._now = clock.now
+        self._bits = source.getrandbits
+
+    def new(self) -> str:
+        """Return a new UUIDv7: 48 bits of milliseconds, 74 random bits."""
+        bits = self._bits(74)
+        text = f"{int(self._now() * 1000):012x}7{bits >> 62:03x}{0x8000000000000000 | (bits & 0x3FFFFFFFFFFFFFFF):016x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def span(self) -> str:
+        """Return a W3C span id."""
+        return f"{self._bits(64) | 1:016x}"
+
+
+def nowhere(_point: str) -> None:
+    """Pass a named point; production does nothing there."""
+
+
+def system(reached: Callable[[str], None] = nowhere) -> Runtime:
+    """Return the runtime of a real process: its random source is seeded from the operating system."""
+    clock = SystemClock()
+    source = random.Random(random.SystemRandom().getrandbits(256))  # noqa: S311 - ids and jitter, not secrets
+    return Runtime(clock, source, RandomIds(clock, source), reached)
