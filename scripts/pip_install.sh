@@ -7,6 +7,9 @@ python=$1
 shift
 log=$("$python" -c 'import tempfile; print(tempfile.mkstemp(prefix="linkspan-pip-", suffix=".log")[1])')
 
+# The versions hold for the build back end as well (older and newer pip read one name each).
+export PIP_CONSTRAINT=$PWD/constraints.txt PIP_BUILD_CONSTRAINT=$PWD/constraints.txt
+
 echo "    pip install -c constraints.txt $*"
 if ! "$python" -m pip install --disable-pip-version-check --no-input --progress-bar off -c constraints.txt "$@" 2>&1 |
   tee "$log" | sed -u -n 's/^Collecting \([^ ]*\).*/    \1/p; s/^\(Successfully installed\) .*/    \1/p'; then
