@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 
 def sums(report: str) -> tuple[int, int, int]:
     """Add up all suites of a report; an error outside of a test's body counts as a failure."""
     passed = failed = skipped = 0
-    for suite in ElementTree.fromstring(report).iter("testsuite"):  # noqa: S314 - written by our own pytest a moment ago
+    for suite in ET.fromstring(report).iter("testsuite"):  # noqa: S314 - written by our own pytest a moment ago
         bad = int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
         left_out = int(suite.get("skipped", "0"))
         passed += max(0, int(suite.get("tests", "0")) - bad - left_out)

@@ -1,0 +1,295 @@
+"""House rules that no tool knows: sizes, names, injected time and chance, suppressions, paths, and the one named hook.
+
+Run by `make lint`. Standard library only. Each rule is a function from a file to findings;
+`tests/unit/test_house.py` shows each of them a faulty snippet.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "src/linkspan/"
+MAX_LINES = 500
+MAX_DEPTH = 2
+BANNED = frozenset({"base", "util", "utils", "helper", "helpers", "manager", "processor", "impl", "common", "data", "info"})
+CALLED_BY_LIBRARIES = frozenset({"data_received"})
+"""Names that asyncio chose: it calls them on our protocols."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A tracked file: `path` is relative to the project, with forward slashes."""
+
+    path: str
+    text: str
+
+    @property
+    def in_package(self) -> bool:
+        """Tell whether the file ships to users."""
+        return self.path.startswith(PACKAGE) and self.path.endswith(".py")
+
+    @property
+    def module(self) -> str:
+        """Return the path inside the package, such as `stores/sqlite.py`."""
+        return self.path.removeprefix(PACKAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A broken rule and where; line 0 means the whole file."""
+
+    path: str
+    line: int
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.sentence}"
+
+
+# --- sizes and names ------------------------------------------------------------------------------
+
+
+def sizes(source: Source) -> Iterator[Finding]:
+    """Hold files of the package to 500 lines and to two levels."""
+    if not source.in_package:
+        return
+    lines = len(source.text.splitlines())
+    if lines > MAX_LINES:
+        yield Finding(source.path, 0, f"The file has {lines} lines: split it, {MAX_LINES} are the most.")
+    if len(PurePosixPath(source.module).parts) > MAX_DEPTH:
+        yield Finding(source.path, 0, f"The module lies deeper than {MAX_DEPTH} levels: move it up.")
+
+
+def words(name: str) -> list[str]:
+    """Split `snake_case` and `CamelCase` into lower-case words."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
+
+
+def names(source: Source) -> Iterator[Finding]:
+    """Refuse words that say nothing in names of modules, classes and functions."""
+    if not source.in_package:
+        return
+    found = [(0, PurePosixPath(source.path).stem)]
+    found += [
+        (node.lineno, node.name)
+        for node in ast.walk(ast.parse(source.text))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    for line, name in found:
+        if name not in CALLED_BY_LIBRARIES and (banned := BANNED.intersection(words(name))):
+            yield Finding(source.path, line, f"The name '{name}' holds '{min(banned)}', which says nothing: name what it is for.")
+
+
+# --- injected time, chance and ids ----------------------------------------------------------------
+
+AMBIENT = {
+    "time.time": "clock.now()",
+    "time.time_ns": "clock.now()",
+    "datetime.now": "clock.now()",
+    "datetime.utcnow": "clock.now()",
+    "datetime.today": "clock.now()",
+    "date.today": "clock.now()",
+    "uuid.uuid1": "ids.new()",
+    "uuid.uuid4": "ids.new()",
+    "uuid4": "ids.new()",
+}
+"""What a module outside of runtime.py must not name, and what it takes from its `Runtime` instead."""
+
+
+def ambient(source: Source) -> Iterator[Finding]:
+    """Let only runtime.py ask the machine for time, chance and ids."""
+    if not source.in_package or source.module == "runtime.py":
+        return
+    tree = ast.parse(source.text)
+    for node in _at_run_time(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            instead = AMBIENT.get(".".join(ast.unparse(node).split(".")[-2:]))
+        elif isinstance(node, ast.Import):
+            instead = "runtime.random" if any(alias.name == "random" for alias in node.names) else None
+        elif isinstance(node, ast.ImportFrom):
+            instead = _ambient_import(node)
+        else:
+            continue
+        if instead:
+            yield Finding(source.path, node.lineno, f"'{ast.unparse(node)}' asks the machine: take {instead} from the Runtime.")
+
+
+def _ambient_import(node: ast.ImportFrom) -> str | None:
+    if node.module == "random":
+        return "runtime.random"
+    return next((AMBIENT[name] for alias in node.names if (name := f"{node.module}.{alias.name}") in AMBIENT), None)
+
+
+def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree, leaving out what only type checkers see."""
+    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        children: list[ast.AST] = list(node.orelse)
+    else:
+        yield node
+        children = list(ast.iter_child_nodes(node))
+    for child in children:
+        yield from _at_run_time(child)
+
+
+# --- the named hook -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A call after which the world has changed: a commit, a publish or an ack.
+
+    `module` is a glob inside the package; `call` matches the whole text before the bracket; `argument`, where given,
+    must be found in the text of the arguments.
+    """
+
+    kind: str
+    module: str
+    call: str
+    argument: str = ""
+
+
+POINTS = (
+    Point("commit", "**/*.py", r".*execute(script|many)?", r"(?i)^(f?['\"]\s*(COMMIT|END)\b|\w*COMMIT\b)"),
+    Point("commit", "**/*.py", r"(.*\.)?(_?connection|_?conn|_?db|_?database)\.commit"),
+    Point("publish", "**/*.py", r"(.*\.)?_?broker\.publish(_batch)?"),
+    Point("publish", "**/*.py", r"(.*\.)?(_?js|_?jetstream)\.publish(_async)?"),
+    Point("ack", "**/*.py", r"(.*\.)?(delivery|message|msg|unit\.tag|tag)\.(ack|nack)"),
+)
+"""Every commit, publish and ack of the package is made by one of these calls, in a function that names its point with `reached`."""
+
+POINT_NAME = re.compile(r"[a-z_]+\.[a-z_]+\.(before|after)")
+
+
+def hooks(source: Source) -> Iterator[Finding]:
+    """Find commits, publishes and acks that no crash test can stop at, and points with malformed names."""
+    if not source.in_package:
+        return
+    points = [point for point in POINTS if _matches(source.module, point.module)]
+    for function in ast.walk(ast.parse(source.text)):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        calls = [node for node in _own(function) if isinstance(node, ast.Call)]
+        reached = [call for call in calls if re.fullmatch(r"(.*\.)?_?reached", ast.unparse(call.func))]
+        for call in reached:
+            yield from _badly_named(source, call)
+        for call in calls:
+            kind = next((point.kind for point in points if _is_at(call, point)), None)
+            if kind and not reached:
+                said = ast.unparse(call.func)
+                sentence = (
+                    f"'{function.name}' makes a {kind} by '{said}' without runtime.reached(...): name the points before and after it."
+                )
+                yield Finding(source.path, call.lineno, sentence)
+
+
+def _matches(module: str, pattern: str) -> bool:
+    return pattern == "**/*.py" or PurePosixPath(module).match(pattern)
+
+
+def _own(function: ast.AST) -> Iterator[ast.AST]:
+    """Walk a function's body without the functions defined in it; those are looked at by themselves."""
+    for child in ast.iter_child_nodes(function):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield child
+            yield from _own(child)
+
+
+def _is_at(call: ast.Call, point: Point) -> bool:
+    if not re.fullmatch(point.call, ast.unparse(call.func)):
+        return False
+    return not point.argument or any(re.search(point.argument, ast.unparse(argument)) for argument in call.args)
+
+
+def _badly_named(source: Source, call: ast.Call) -> Iterator[Finding]:
+    said = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
+    if not (isinstance(said, str) and POINT_NAME.fullmatch(said)):
+        yield Finding(
+            source.path, call.lineno, "The point is not a literal '<noun>.<verb>.before' or '.after': crash tests find it by that name."
+        )
+
+
+# --- suppressions, hosts and paths ----------------------------------------------------------------
+
+SUPPRESSION = re.compile(r"#\s*(?:ruff:\s*|flake8:\s*)?noqa\b|#\s*type:\s*ignore\b|#\s*pyright:\s*(?:ignore|basic)\b|#\s*mypy:\s*ignore")
+REASONED = re.compile(
+    r"#\s*(?:ruff:\s*)?noqa:\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*\s+(?:-|#)\s*\w.{5,}"
+    r"|#\s*(?:type|pyright):\s*ignore\[[\w, -]+\]\s*(?:-|#)\s*(?!pyright|type|noqa)\w.{5,}"
+    r"|#\s*(?:type|pyright):\s*ignore\[[\w, -]+\]\s*#\s*(?:pyright:\s*ignore\[[\w, -]+\]|noqa:[\w, ]+)\s*(?:-|#)\s*\w.{5,}"
+)
+
+
+def suppressions(source: Source) -> Iterator[Finding]:
+    """Ask of each suppressed finding which one and why."""
+    if not source.path.endswith((".py", ".pyi")):
+        return
+    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
+        if token.type == tokenize.COMMENT and SUPPRESSION.search(token.string) and not REASONED.search(token.string):
+            yield Finding(
+                source.path, token.start[0], "A suppression needs its code and a reason: '# noqa: S608 - the table is a constant'."
+            )
+
+
+PLACES = (
+    (
+        re.compile(r"files\.pythonhosted|pypi\.(?:org|python)|registry\.(?:npmjs|yarnpkg)|proxy\.golang|--(?:extra-)?index-url\b"),
+        "a package registry",
+    ),
+    (re.compile(r"(?<![\w.~-])/(?:work|root|home|Users|opt|mnt)/[\w.]"), "a path of one machine"),
+)
+BESIDE = re.compile(r"\.\./shared\b")
+MAY_NAME_PLACES = ("scripts/check_house.py", "tests/unit/test_house.py")
+
+
+def places(source: Source) -> Iterator[Finding]:
+    """Keep hosts of registries and paths of a machine out of every file."""
+    if source.path in MAY_NAME_PLACES:
+        return
+    for number, line in enumerate(source.text.splitlines(), 1):
+        for pattern, what in PLACES:
+            if pattern.search(line):
+                yield Finding(source.path, number, f"The line names {what}: the project must not know where it is built.")
+        if source.path != ".ci/run" and BESIDE.search(line):
+            yield Finding(source.path, number, "Only .ci/run may know the folder beside the clone: read LINKSPAN_ORDERS_CSV.")
+
+
+# --- run ------------------------------------------------------------------------------------------
+
+RULES: tuple[Callable[[Source], Iterator[Finding]], ...] = (sizes, names, ambient, hooks, suppressions, places)
+
+
+def tracked() -> Iterator[Source]:
+    """Read the text files that git knows or would add."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True)  # noqa: S607 - git is found where the user has it
+    for path in sorted(set(listed.stdout.decode().split("\0")) - {""}):
+        file = ROOT / path
+        if file.is_file():
+            try:
+                yield Source(path, file.read_text(encoding="utf-8"))
+            except UnicodeDecodeError:
+                continue
+
+
+def main() -> int:
+    """Print the findings of all rules and return 1 if there are any."""
+    sources = list(tracked())
+    findings = [finding for source in sources for rule in RULES for finding in rule(source)]
+    for finding in findings:
+        print(finding)
+    print(f"{len(sources)} files, {len(RULES)} house rules, {len(findings)} findings.")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
