@@ -349,6 +349,10 @@ class Store(Protocol):
         """Delete outbox rows that the broker has stored; joins a later group commit, a crash before it sends them again with the same ids."""
         ...
 
+    def deleting(self, position: int) -> bool:
+        """Tell whether `sent` was called for this row and its deletion has not been committed yet."""
+        ...
+
     async def depth(self) -> tuple[int, float]:
         """Return the number of outbox rows and the age in seconds of the oldest (0.0 when empty)."""
         ...
@@ -391,7 +395,10 @@ class Store(Protocol):
         ...
 
     async def discard(self, position: int, *, who: str, why: str, at: float) -> bool:
-        """End a DEAD letter for good, audited in the same transaction; its key's next letter moves up."""
+        """End a DEAD letter for good, audited in the same transaction; its key's next letter moves up.
+
+        Its (source, id) is claimed in the inbox too, so that a broker that forgot the ack cannot bring it back.
+        """
         ...
 
     async def forget(self, before: float) -> int:

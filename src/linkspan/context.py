@@ -1,0 +1,225 @@
+"""What a handler is given beside its request: the verbs, the transaction, and where the request came from."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+
+from linkspan.errors import Code, Error
+from linkspan.path import Path, Side
+
+if TYPE_CHECKING:
+    from linkspan.message import Event
+    from linkspan.operation import Command, EventType, Operation, Query
+    from linkspan.ports import Outgoing, Runtime, Session, Store, Unit, Value
+
+__all__ = ["Context", "Home", "Transaction", "derived_id"]
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+R = TypeVar("R")
+
+NO_DEADLINE = float("inf")
+
+
+class Home(Protocol):
+    """What a context needs from the service (or client) it belongs to."""
+
+    name: str
+    runtime: Runtime
+    store: Store | None
+
+    async def call(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:
+        """Carry a call over the direct path."""
+        ...
+
+    def outgoing_event(self, ctx: Context, kind: Any, message: Any) -> Outgoing:
+        """Turn an event into a message for the outbox."""
+        ...
+
+    def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None) -> Outgoing:
+        """Turn a durable command into a message for the outbox."""
+        ...
+
+    def resource(self, kind: type[R]) -> R:
+        """Return the resource of this type."""
+        ...
+
+    def unit(self) -> Unit:
+        """Return an empty unit of work."""
+        ...
+
+
+def derived_id(base: str, operation: str, ordinal: int) -> str:
+    """Return an id that a repeated handler derives again: same request, same operation, same ordinal (DESIGN §5).
+
+    It has the form of a UUIDv7 and keeps the time of a base that has one, so ids stay sorted by time.
+    """
+    digest = hashlib.blake2b(f"{base}\n{operation}\n{ordinal}".encode(), digest_size=15).hexdigest()
+    head = base[:13] if len(base) == 36 and base[8] == "-" else f"{digest[18:26]}-{digest[26:30]}"  # noqa: PLR2004 - UUID text
+    return f"{head}-7{digest[:3]}-8{digest[3:6]}-{digest[6:18]}"
+
+
+class Transaction:
+    """The service's database inside a handler: everything here commits with the inbox claim and the outgoing messages, or not at all.
+
+    `record` is the fast way: the statement joins the group commit after the handler. `execute` runs at once and makes the
+    transaction interactive: exclusive until the handler ends. In a query both are replaced by a read-only `execute`.
+    """
+
+    __slots__ = ("_ctx", "session", "unit")
+
+    def __init__(self, ctx: Context, unit: Unit) -> None:
+        self._ctx = ctx
+        self.unit = unit
+        self.session: Session | None = None
+
+    def record(self, sql: str, *args: Value) -> None:
+        """Add a statement to the commit. Its failure fails the handler's message, which is then retried."""
+        if self._ctx.read_only:
+            raise _read_only("record")
+        self.unit.statements.append((sql, args))
+
+    async def execute(self, sql: str, *args: Value) -> list[tuple[Any, ...]]:
+        """Run a statement now and return its rows.
+
+        Raises `Error`: UNAVAILABLE (locked, disk full), ALREADY_EXISTS (constraint), INTERNAL (wrong SQL).
+        """
+        ctx = self._ctx
+        store = ctx.home.store
+        if store is None:
+            raise Error(Code.FAILED_PRECONDITION, "There is no store here: declare the handler on a Service that has one.")
+        if ctx.read_only:
+            return await store.read(sql, args)
+        if self.session is None:
+            self.session = await store.begin(self.unit)
+            if self.session is None:
+                raise Duplicate
+        return await self.session.execute(sql, args)
+
+    @property
+    def wrote(self) -> bool:
+        """Tell whether a remote call would now hold or precede a write."""
+        return self.session is not None or bool(self.unit.statements) or bool(self.unit.messages)
+
+
+class Duplicate(BaseException):
+    """Ends a handler whose message turns out to be handled already. Not an `Exception`, so that no handler swallows it."""
+
+
+class Context:
+    """One request on its way through handlers and middleware.
+
+    `id` is the message's or call's id, `key` its idempotency key, `attempt` counts from 1, `deadline` is a moment on the
+    runtime's monotonic clock, `trace` the W3C traceparent of the current span, `caller` the name the other side gave.
+    """
+
+    __slots__ = (
+        "_ordinal",
+        "_tx",
+        "attempt",
+        "caller",
+        "correlation",
+        "deadline",
+        "home",
+        "id",
+        "key",
+        "operation",
+        "path",
+        "read_only",
+        "side",
+        "trace",
+    )
+
+    def __init__(self, home: Home, operation: str, id: str, *, read_only: bool = False) -> None:  # noqa: A002 - the CloudEvents word
+        self.home = home
+        self.operation = operation
+        self.id = id
+        self.key = id
+        self.read_only = read_only
+        self.correlation = id
+        self.trace = ""
+        self.caller = ""
+        self.attempt = 1
+        self.deadline = NO_DEADLINE
+        self.path = Path.DIRECT
+        self.side = Side.SERVER
+        self._tx: Transaction | None = None
+        self._ordinal = 0
+
+    @property
+    def service(self) -> str:
+        """Return the name of the service that handles, or of the client that calls."""
+        return self.home.name
+
+    @property
+    def time_left(self) -> float:
+        """Return the seconds until the deadline, negative when it has passed, infinite without one."""
+        return self.deadline - self.home.runtime.clock.monotonic()
+
+    @property
+    def tx(self) -> Transaction:
+        """Return this handler's transaction; nothing is opened until it is used."""
+        tx = self._tx
+        if tx is None:
+            tx = self._tx = Transaction(self, self.home.unit())
+        return tx
+
+    @property
+    def used_tx(self) -> Transaction | None:
+        """Return the transaction if the handler asked for it."""
+        return self._tx
+
+    def new_id(self) -> str:
+        """Return an id that a retry of this handler gets again: derived from the request's id and how many were asked before."""
+        self._ordinal += 1
+        return derived_id(self.key, self.operation, self._ordinal)
+
+    def resource(self, kind: type[R]) -> R:
+        """Return what the service's lifespan provides of this type."""
+        return self.home.resource(kind)
+
+    async def call(
+        self,
+        operation: Query[Req, Res] | Command[Req, Res],
+        request: Req,
+        /,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it becomes a deadline that travels
+        key: str | None = None,
+    ) -> Res:
+        """Call now and wait for the answer, at most `timeout` seconds (default 5) and never beyond this request's own deadline.
+
+        Raises `Error`; DEADLINE_EXCEEDED and UNAVAILABLE leave open whether the other side did it. After the first write of
+        a transaction it is refused: call first, or `send`.
+        """
+        if self._tx is not None and self._tx.wrote:
+            raise Error(
+                Code.FAILED_PRECONDITION,
+                f"Cannot call '{operation.full_name}' after the first write of a transaction: call first, or use send.",
+            )
+        result: Res = await self.home.call(self, operation, request, timeout, key)
+        return result
+
+    async def send(self, operation: Command[Req, Any], request: Req, /, *, key: str | None = None) -> None:
+        """Send a durable command in this transaction: it leaves when the handler's work commits.
+
+        The same `key` for the same operation is one effect at the receiver, however often it is sent.
+        """
+        if self.read_only:
+            raise _read_only("send")
+        self.tx.unit.messages.append(self.home.outgoing_command(self, operation, request, key))
+
+    @overload
+    async def publish(self, event: Event, /) -> None: ...
+    @overload
+    async def publish(self, event: EventType[Req], message: Req, /) -> None: ...
+    async def publish(self, event: Any, message: Any = None, /) -> None:
+        """Publish an event in this transaction: it leaves when the handler's work commits."""
+        if self.read_only:
+            raise _read_only("publish")
+        self.tx.unit.messages.append(self.home.outgoing_event(self, event, message))
+
+
+def _read_only(verb: str) -> Error:
+    return Error(Code.FAILED_PRECONDITION, f"Cannot {verb} in a query, which changes nothing: declare the operation with command().")

@@ -1,0 +1,275 @@
+"""The relay: takes committed outbox rows to the broker, in order per key, and deletes them once the broker has stored them.
+
+Rows come from memory right after their commit; a sweeper finds those that memory does not know (after a start, or a
+crash between commit and hand-over). Few rows waiting: single publishes, pipelined. Many: one atomic batch at a time,
+which costs one sync. A batch in doubt is sent again singly with the same ids. A key has at most one unit unacknowledged,
+so whatever fails and is repeated, its order stands (ADR 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING
+
+from linkspan.errors import Code, Error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from linkspan.ports import Broker, Outgoing, Runtime, Store, Timer
+
+__all__ = ["Relay"]
+
+_log = logging.getLogger("linkspan.outbox")
+
+SINGLES = 32
+"""With at most this many messages ready they go singly, above that in a batch; also the bound on singles in flight."""
+BATCH = 1000
+"""The broker's limit on an atomic batch."""
+HIGH_WATER = 5_000
+"""Rows waiting at which handlers that publish are held back; they go on at half of it."""
+PAGE = 1_000
+"""Rows read from the store at a time."""
+SWEEP = 5.0
+"""Seconds between two looks for rows that memory does not know."""
+PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""Seconds to wait after the broker failed once, twice, ... ."""
+
+
+class Relay:
+    """Publishes one store's outbox on one broker."""
+
+    def __init__(self, store: Store, broker: Broker, runtime: Runtime) -> None:
+        self._store = store
+        self._broker = broker
+        self._runtime = runtime
+        self._ready: deque[Outgoing] = deque()
+        self._doubt: deque[Outgoing] = deque()
+        self._keys: dict[tuple[str, str], deque[Outgoing] | None] = {}
+        self._known: set[int] = set()
+        self._taken = 0
+        self._singles = 0
+        self._batch: asyncio.Task[None] | None = None
+        self._pump_due = False
+        self._failures = 0
+        self._pause: Timer | None = None
+        self._late: list[Outgoing] | None = []
+        self._sweep: Timer | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """Return how many rows the broker has not confirmed yet."""
+        return len(self._known)
+
+    async def start(self) -> None:
+        """Load what an earlier run left, oldest first, then go live."""
+        last = 0
+        while page := await self._store.unsent(last, PAGE):
+            for message in page:
+                self._accept(message)
+            last = page[-1].position
+            self._schedule()
+            await self._room.wait()
+        late, self._late = self._late or [], None
+        for message in late:
+            if message.position > last:
+                self._accept(message)
+        self._schedule()
+        self._sweep = self._runtime.clock.call_later(SWEEP, self._begin_sweep)
+
+    def take(self, messages: Sequence[Outgoing]) -> None:
+        """Take over rows that have just been committed; called in commit order."""
+        if self._late is not None:
+            self._late.extend(messages)
+            return
+        for message in messages:
+            self._accept(message)
+        self._schedule()
+
+    async def room(self) -> None:
+        """Wait while the backlog is above its high-water mark: handlers commit faster than a broker stores."""
+        await self._room.wait()
+
+    @property
+    def full(self) -> bool:
+        """Tell whether `room` would wait."""
+        return not self._room.is_set()
+
+    async def flush(self) -> None:
+        """Wait until every row taken so far is stored by the broker."""
+        await self._empty.wait()
+
+    async def aclose(self) -> None:
+        """Stop publishing; rows not confirmed stay in the store for the next start."""
+        self._closed = True
+        for timer in (self._pause, self._sweep):
+            if timer is not None:
+                timer.cancel()
+        for task in (self._batch, self._sweeping):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    def _accept(self, message: Outgoing) -> None:
+        if message.position in self._known:
+            return
+        self._known.add(message.position)
+        self._taken = max(self._taken, message.position)
+        key = (message.topic, message.key)
+        if not message.key:
+            self._ready.append(message)
+        elif key in self._keys:
+            behind = self._keys[key]
+            if behind is None:
+                behind = self._keys[key] = deque()
+            behind.append(message)
+        else:
+            self._keys[key] = None
+            self._ready.append(message)
+        self._empty.clear()
+        if len(self._known) >= HIGH_WATER:
+            self._room.clear()
+
+    def _schedule(self) -> None:
+        if not self._pump_due and self._pause is None and not self._closed and (self._ready or self._doubt):
+            self._pump_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        if self._closed or self._pause is not None:
+            return
+        while self._doubt and self._singles < SINGLES:
+            self._publish(self._doubt.popleft())
+        if self._batch is not None:
+            return
+        if len(self._ready) + self._singles <= SINGLES:
+            while self._ready:
+                self._publish(self._ready.popleft())
+        elif self._singles <= SINGLES // 2:
+            self._start_batch()
+
+    def _publish(self, message: Outgoing) -> None:
+        self._singles += 1
+        self._runtime.reached("relay.publish.before")
+        self._broker.publish(message).add_done_callback(partial(self._published, message))
+
+    def _published(self, message: Outgoing, future: asyncio.Future[None]) -> None:
+        self._singles -= 1
+        error = None if future.cancelled() else future.exception()
+        if future.cancelled() or error is not None:
+            self._doubt.append(message)
+            self._failed(error)
+            return
+        self._runtime.reached("relay.publish.after")
+        self._failures = 0
+        self._done([message])
+        self._schedule()
+
+    def _start_batch(self) -> None:
+        topic = self._ready[0].topic
+        chosen: list[Outgoing] = []
+        others: list[Outgoing] = []
+        while self._ready and len(chosen) < BATCH:
+            message = self._ready.popleft()
+            if message.topic != topic:
+                others.append(message)
+                continue
+            chosen.append(message)
+            behind = self._keys.get((topic, message.key))
+            while behind and len(chosen) < BATCH:
+                chosen.append(behind.popleft())
+        self._ready.extendleft(reversed(others))
+        if len(chosen) == 1:
+            self._publish(chosen[0])
+            self._schedule()
+            return
+        self._batch = asyncio.get_running_loop().create_task(self._run_batch(chosen))
+
+    async def _run_batch(self, chosen: list[Outgoing]) -> None:
+        try:
+            self._runtime.reached("relay.batch.before")
+            await self._broker.publish_batch(chosen)
+            self._runtime.reached("relay.batch.after")
+        except Error as error:
+            self._batch = None
+            self._resend_singly(chosen, error)
+            return
+        self._batch = None
+        self._failures = 0
+        self._done(chosen)
+        self._schedule()
+
+    def _resend_singly(self, chosen: list[Outgoing], error: Error) -> None:
+        """Queue a batch in doubt: the first of each key now, the rest of a key behind it again, ahead of newer ones."""
+        first: set[tuple[str, str]] = set()
+        behind: dict[tuple[str, str], list[Outgoing]] = {}
+        for message in chosen:
+            key = (message.topic, message.key)
+            if not message.key or key not in first:
+                first.add(key)
+                self._doubt.append(message)
+            else:
+                behind.setdefault(key, []).append(message)
+        for key, messages in behind.items():
+            self._keys[key] = deque([*messages, *(self._keys[key] or ())])
+        if error.code is Code.ABORTED:
+            self._schedule()
+        else:
+            self._failed(error)
+
+    def _done(self, messages: list[Outgoing]) -> None:
+        self._store.sent(messages)
+        for message in messages:
+            self._known.discard(message.position)
+        for key in {(message.topic, message.key) for message in messages if message.key}:
+            behind = self._keys.get(key)
+            if behind:
+                self._ready.append(behind.popleft())
+            else:
+                self._keys.pop(key, None)
+        if len(self._known) <= HIGH_WATER // 2:
+            self._room.set()
+        if not self._known:
+            self._empty.set()
+
+    def _failed(self, error: BaseException | None) -> None:
+        if self._pause is not None or self._closed:
+            return
+        pause = PAUSES[min(self._failures, len(PAUSES) - 1)]
+        self._failures += 1
+        code = error.code.value if isinstance(error, Error) else "canceled"
+        _log.warning("Publishing failed; will try again.", extra={"service": self._store.name, "code": code, "waiting": self.waiting})
+        self._pause = self._runtime.clock.call_later(pause, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._schedule()
+
+    def _begin_sweep(self) -> None:
+        self._sweeping = asyncio.get_running_loop().create_task(self._look_for_lost())
+
+    async def _look_for_lost(self) -> None:
+        """Find rows that were committed but never handed over; those above the newest taken one are still on their way."""
+        newest = self._taken
+        try:
+            for message in await self._store.unsent(0, PAGE):
+                if message.position <= newest and message.position not in self._known and not self._recently_sent(message):
+                    self._accept(message)
+        except Error as error:
+            _log.warning("The sweep of the outbox failed.", extra={"service": self._store.name, "code": error.code.value})
+        self._schedule()
+        self._sweep = self._runtime.clock.call_later(SWEEP, self._begin_sweep)
+
+    def _recently_sent(self, message: Outgoing) -> bool:
+        """Tell whether a row is only waiting for its lazy deletion."""
+        return self._store.deleting(message.position)

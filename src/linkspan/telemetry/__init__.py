@@ -1,0 +1,1 @@
+"""What Linkspan tells about itself: spans and structured logs."""
