@@ -94,11 +94,13 @@ crash: $(VENV)/.dev-installed ## Die at every commit, publish and ack, restart, 
 check: lint type test ## Lint, check types and test
 
 .PHONY: lint
-lint: $(VENV)/.dev-installed ## Check style, house rules and layers
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/python scripts/check_house.py
-	$(MAKE) --no-print-directory layers
+lint: $(VENV)/.dev-installed ## Check style, house rules and layers, to the end
+	@code=0; \
+	$(BIN)/ruff check || code=1; \
+	$(BIN)/ruff format --check || code=1; \
+	$(BIN)/python scripts/check_house.py || code=1; \
+	$(MAKE) --no-print-directory layers || code=1; \
+	exit $$code
 
 .PHONY: layers
 layers: $(VENV)/.dev-installed ## Check who imports whom
@@ -106,8 +108,10 @@ layers: $(VENV)/.dev-installed ## Check who imports whom
 
 .PHONY: type
 type: $(VENV)/.dev-installed ## Check types with mypy strict and pyright strict
-	$(BIN)/mypy
-	$(BIN)/pyright
+	@code=0; \
+	$(BIN)/mypy || code=1; \
+	$(BIN)/pyright || code=1; \
+	exit $$code
 
 .PHONY: fmt
 fmt: $(VENV)/.dev-installed ## Format and fix what can be fixed by itself
