@@ -1,0 +1,1 @@
+"""Adapters to message brokers, one module each."""
