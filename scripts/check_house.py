@@ -237,7 +237,7 @@ def suppressions(source: Source) -> Iterator[Finding]:
     for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
         if token.type == tokenize.COMMENT and SUPPRESSION.search(token.string) and not REASONED.search(token.string):
             yield Finding(
-                source.path, token.start[0], "A suppression needs its code and a reason: '# noqa: S608 - the table is a constant'."
+                source.path, token.start[0], "A suppression needs its code and a reason: '# noqa: S608 - why' or '# type: ignore[misc]  # why'."
             )
 
 
