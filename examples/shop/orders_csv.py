@@ -215,6 +215,6 @@ def _decode(raw: bytes) -> str:
 
 def _split(text: str) -> list[str]:
     try:
-        return next(csv.reader([text.rstrip("\r\n")]), [])
+        return [name for row in csv.reader([text.rstrip("\r\n")]) for name in row]
     except csv.Error:
         return [""]
