@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field as dataclass_field
-from typing import Annotated, Any, Literal, TypeVar, overload
+from typing import Annotated, Any, Literal, TypeVar, cast, overload
 
 from protobuf import ScalarType
 
@@ -71,14 +71,12 @@ def field(number: int, /, *, default: Any = MISSING, key: bool = False, pii: boo
 
 def repeated(number: int, /, *, pii: bool = False) -> list[Any]:
     """Declare a `list[...]` field; absent reads as an empty list."""
-    spec: Any = FieldSpec("repeated", number, pii=pii)
-    return spec
+    return cast("list[Any]", FieldSpec("repeated", number, pii=pii))
 
 
 def mapping(number: int, /, *, pii: bool = False) -> dict[Any, Any]:
     """Declare a `dict[..., ...]` field; absent reads as an empty dict. Keys are `str`, `bool` or any of the integers."""
-    spec: Any = FieldSpec("map", number, pii=pii)
-    return spec
+    return cast("dict[Any, Any]", FieldSpec("map", number, pii=pii))
 
 
 def oneof(*, pii: bool = False, **cases: int) -> Any:

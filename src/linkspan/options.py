@@ -5,18 +5,19 @@ In proto-first contracts they are written as `import "linkspan/options.proto";` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from protobuf import Extension, Message, ScalarType
-from protobuf._codegen import file_desc  # generated modules call it too; api in docs/explanation/messages.md
+from protobuf import Enum, Extension, Message, ScalarType, _codegen
 from protobuf.wkt import FileDescriptorProto
 from protobuf.wkt.google.protobuf import descriptor_pb
 from protobuf.wkt.google.protobuf.descriptor_pb import DescriptorProto, FieldDescriptorProto
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from protobuf import DescFile
 
-__all__ = ["OPTIONS_FILE", "FieldRules", "MessageRules", "MethodRules", "ext_field", "ext_message", "ext_method"]
+__all__ = ["OPTIONS_FILE", "FieldRules", "MessageRules", "MethodRules", "ext_field", "ext_message", "ext_method", "link_file"]
 
 # From the range that protobuf leaves to single organisations (50000-99999, descriptor.proto).
 _EXTENSION_NUMBER: Final = 81_520
@@ -73,6 +74,17 @@ ext_message: Final[Extension[Any, MessageRules]] = Extension()
 ext_method: Final[Extension[Any, MethodRules]] = Extension()
 
 
+Linkable: TypeAlias = type[Message[Any]] | type[Enum] | Extension[Any, Any]
+
+
+def link_file(proto: FileDescriptorProto, dependencies: Sequence[DescFile], classes: Mapping[str, Linkable]) -> DescFile:
+    """Link existing classes to their descriptors, by their names inside the package.
+
+    protobuf-py has no public call for it: this is the one that every generated module makes.
+    """
+    return _codegen.file_desc(proto.to_binary(), dependencies, classes)  # pyright: ignore[reportUnknownMemberType]
+
+
 def _message(name: str, **fields: ScalarType) -> DescriptorProto:
     declared = [
         FieldDescriptorProto(name=n, number=i, label=Label.OPTIONAL, type=FieldType(int(scalar)), json_name=n)
@@ -112,11 +124,9 @@ def _link() -> DescFile:
             _extension("method", "MethodOptions", "MethodRules"),
         ],
     )
-    stubs: dict[str, Any] = {
-        **{rules.__name__: rules for rules in (FieldRules, MessageRules, MethodRules)},
-        **{"field": ext_field, "message": ext_message, "method": ext_method},
-    }
-    return file_desc(proto.to_binary(), [descriptor_pb.desc()], stubs)
+    classes: dict[str, Linkable] = {rules.__name__: rules for rules in (FieldRules, MessageRules, MethodRules)}
+    classes.update({"field": ext_field, "message": ext_message, "method": ext_method})
+    return link_file(proto, [descriptor_pb.desc()], classes)
 
 
 OPTIONS_FILE: Final = _link()

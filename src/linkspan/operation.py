@@ -1,0 +1,341 @@
+"""Operations: typed values, declared once in a service contract and named by handlers and callers alike."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, overload
+
+import protobuf
+from protobuf.wkt.google.protobuf.descriptor_pb import MethodDescriptorProto, MethodOptions, ServiceDescriptorProto
+
+from linkspan.contract import Contract, find_contract
+from linkspan.errors import SetupError
+from linkspan.link import check_identifier
+from linkspan.message import is_event, is_message_class, package_of, type_name
+from linkspan.options import OPTIONS_FILE, MethodRules, ext_method
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from protobuf import DescFile, DescMethod, DescService
+
+__all__ = [
+    "Answer",
+    "Command",
+    "EventType",
+    "Operation",
+    "Query",
+    "ServerStream",
+    "ServiceContract",
+    "Stream",
+    "command",
+    "event",
+    "query",
+    "stream",
+]
+
+# Both stay invariant: with a covariant request, checkers accept any message for any operation (tests/typing).
+Req = TypeVar("Req", bound=protobuf.Message[Any])
+Res = TypeVar("Res", bound=protobuf.Message[Any])
+Answer = Literal["now", "later", "either"]
+
+
+class Operation(Generic[Req, Res]):
+    """One thing that a service answers: a request type, a response type, and the names that its service contract gives it.
+
+    Attributes:
+        request: The class of the request.
+        response: The class of the response; of each message of a stream.
+        name: The attribute, as in 'get_order'.
+        rpc_name: The name on the wire, as in 'GetOrder'.
+        service_name: The full name of the service, as in 'shop.orders.v1.Orders'.
+        path: The path of the URL, as in '/shop.orders.v1.Orders/GetOrder'.
+        full_name: The name for people and logs, as in 'shop.orders.v1.Orders.GetOrder'.
+        package: The proto package, as in 'shop.orders.v1'.
+    """
+
+    __slots__ = ("full_name", "name", "package", "path", "request", "response", "rpc_name", "service_name")
+
+    kind: ClassVar[Literal["query", "command"]]
+
+    def __init__(self, request: type[Req], response: type[Res]) -> None:
+        self.request = request
+        self.response = response
+        self.name = self.rpc_name = self.service_name = self.path = self.full_name = self.package = ""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.full_name or 'outside of any service contract'}>"
+
+    def bind(self, package: str, service: str, name: str, rpc_name: str) -> None:
+        """Take the names that the service contract gives; a value has one place."""
+        where = f"{service}.{name}"
+        if self.name:
+            raise SetupError(f"Operation '{where}' is the same value as '{self.full_name}': declare it anew.")
+        for role, cls in (("request", self.request), ("response", self.response)):
+            if not is_message_class(cls):
+                raise SetupError(f"Operation '{where}' has the {role} {cls!r}, which is no message class: name a Message.")
+        if is_event(self.request):
+            raise SetupError(f"Operation '{where}' takes the event '{type_name(self.request)}': events are published; take a Message.")
+        self._check(where)
+        self.name, self.rpc_name, self.package = name, rpc_name, package
+        self.service_name = f"{package}.{service}"
+        self.path = f"/{self.service_name}/{rpc_name}"
+        self.full_name = f"{self.service_name}.{rpc_name}"
+
+    def rules(self) -> MethodRules:
+        """Return what is declared beside the types, as it stands in the exported contract."""
+        return MethodRules(command=self.kind == "command")
+
+    def _check(self, where: str) -> None:
+        """Refuse settings that cannot work."""
+
+
+class _Reading(Operation[Req, Res]):
+    """What queries and server streams share."""
+
+    __slots__ = ("budget", "staleness")
+
+    kind = "query"
+
+    def __init__(self, request: type[Req], response: type[Res], *, staleness: float = 0.0, budget: float | None = None) -> None:
+        super().__init__(request, response)
+        self.staleness = staleness
+        self.budget = budget
+
+    def rules(self) -> MethodRules:
+        """Return staleness and budget."""
+        return MethodRules(staleness=self.staleness, budget=self.budget or 0.0)
+
+    def _check(self, where: str) -> None:
+        if not 0 <= self.staleness < math.inf:
+            raise SetupError(f"Operation '{where}' has staleness {self.staleness}: give seconds, 0 or more.")
+        _check_seconds(where, "budget", self.budget)
+
+
+class Query(_Reading[Req, Res]):
+    """Reads and changes nothing; `staleness` and `budget` (latency) are in seconds."""
+
+    __slots__ = ()
+
+
+class ServerStream(_Reading[Req, Res]):
+    """A query that answers with any number of messages."""
+
+    __slots__ = ()
+
+
+class Command(Operation[Req, Res]):
+    """Asks for a change; `expires` is in seconds from the moment it was accepted."""
+
+    __slots__ = ("answer", "expires")
+
+    kind = "command"
+
+    def __init__(self, request: type[Req], response: type[Res], *, answer: Answer = "either", expires: float | None = None) -> None:
+        super().__init__(request, response)
+        self.answer = answer
+        self.expires = expires
+
+    def rules(self) -> MethodRules:
+        """Return the answer mode and the expiry."""
+        return MethodRules(command=True, answer=self.answer, expires=self.expires or 0.0)
+
+    def _check(self, where: str) -> None:
+        if self.answer not in ("now", "later", "either"):
+            raise SetupError(f"Operation '{where}' has answer {self.answer!r}: take 'now', 'later' or 'either'.")
+        _check_seconds(where, "expires", self.expires)
+
+
+class EventType(Generic[Req]):
+    """Says that a generated class is an event; `name` is its attribute, `full_name` that of the message."""
+
+    __slots__ = ("full_name", "message", "name", "package")
+
+    def __init__(self, message: type[Req]) -> None:
+        self.message = message
+        self.name = self.full_name = self.package = ""
+
+    def __repr__(self) -> str:
+        return f"<EventType {self.full_name or 'outside of any service contract'}>"
+
+    def bind(self, service: str, name: str) -> None:
+        """Take the name that the service contract gives."""
+        if not is_message_class(self.message):
+            raise SetupError(f"Event '{service}.{name}' is made of {self.message!r}, which is no message class: name a generated one.")
+        self.name, self.full_name, self.package = name, type_name(self.message), package_of(self.message)
+
+
+class Stream(Generic[Res]):
+    """Marks a response as a stream of messages: `query(WatchOrders, stream(Order))`."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: type[Res]) -> None:
+        self.message = message
+
+
+def stream(message: type[Res], /) -> Stream[Res]:
+    """Answer with any number of messages of this class."""
+    return Stream(message)
+
+
+@overload
+def query(request: type[Req], response: type[Res], /, *, staleness: float = 0.0, budget: float | None = None) -> Query[Req, Res]: ...
+@overload
+def query(
+    request: type[Req], response: Stream[Res], /, *, staleness: float = 0.0, budget: float | None = None
+) -> ServerStream[Req, Res]: ...
+def query(
+    request: type[Req], response: type[Res] | Stream[Res], /, *, staleness: float = 0.0, budget: float | None = None
+) -> Query[Req, Res] | ServerStream[Req, Res]:
+    """Declare an operation that reads and changes nothing.
+
+    Args:
+        request: The class of the request.
+        response: The class of the response, or `stream(...)` of it.
+        staleness: How far behind the answer may be, in seconds.
+        budget: How long the answer may take, in seconds; callers without a timeout get this one.
+    """
+    if isinstance(response, Stream):
+        return ServerStream(request, response.message, staleness=staleness, budget=budget)
+    return Query(request, response, staleness=staleness, budget=budget)
+
+
+def command(request: type[Req], response: type[Res], /, *, answer: Answer = "either", expires: float | None = None) -> Command[Req, Res]:
+    """Declare an operation that asks for a change.
+
+    Args:
+        request: The class of the request; its key field orders the commands that go by the durable path.
+        response: The class of the response.
+        answer: 'now' (direct or brokered only), 'later' (durable only) or 'either'.
+        expires: Seconds after which a durable command is no longer to be carried out.
+    """
+    return Command(request, response, answer=answer, expires=expires)
+
+
+def event(message: type[Req], /) -> EventType[Req]:
+    """Declare that a generated class is an event; classes of our own derive from Event instead."""
+    return EventType(message)
+
+
+class ServiceContract:
+    """The operations of one service, as attributes: `get_order = query(GetOrder, Order)`.
+
+    Creating the class links its contract, so a wrong declaration fails at import.
+    """
+
+    operations: ClassVar[tuple[Operation[Any, Any], ...]] = ()
+    events: ClassVar[tuple[EventType[Any], ...]] = ()
+    full_name: ClassVar[str] = ""
+    contract: ClassVar[Contract]
+
+    def __init_subclass__(cls) -> None:
+        contract = find_contract(cls.__module__)
+        check_identifier(cls.__name__, f"Service '{cls.__qualname__}'")
+        if contract is None:
+            raise SetupError(
+                f"Service '{cls.__name__}' belongs to no contract: write `contract = Contract(\"…\")` at the top of '{cls.__module__}'."
+            )
+        if cls.__bases__ != (ServiceContract,):
+            raise SetupError(f"Service '{cls.__name__}' inherits from another: derive from ServiceContract and declare its operations.")
+        contract.link()
+        declared = _declared(cls)
+        generated = _generated(cls.__name__, contract.package, declared)
+        for name, value in declared.items():
+            if isinstance(value, EventType):
+                value.bind(cls.__name__, name)
+            else:
+                rpc_name = _rpc_name(cls.__name__, name, value, generated)
+                value.bind(contract.package, cls.__name__, name, rpc_name)
+        cls.operations = tuple(value for value in declared.values() if isinstance(value, Operation))
+        cls.events = tuple(value for value in declared.values() if isinstance(value, EventType))
+        cls.full_name = f"{contract.package}.{cls.__name__}"
+        cls.contract = contract
+        _check_unique(cls)
+        if generated is None:
+            contract.add_service(cls.__name__, lambda: _descriptor(cls))
+
+
+def _declared(cls: type[ServiceContract]) -> dict[str, Operation[Any, Any] | EventType[Any]]:
+    declared: dict[str, Operation[Any, Any] | EventType[Any]] = {
+        name: value for name, value in vars(cls).items() if isinstance(value, Operation | EventType)
+    }
+    for name in declared:
+        check_identifier(name, f"Operation '{cls.__name__}.{name}'")
+        if hasattr(ServiceContract, name) or name == "contract":
+            raise SetupError(f"Operation '{cls.__name__}.{name}' hides a part of every service contract: take another name.")
+    return declared
+
+
+def _check_unique(cls: type[ServiceContract]) -> None:
+    by_rpc: dict[str, str] = {}
+    for operation in cls.operations:
+        other = by_rpc.setdefault(operation.rpc_name, operation.name)
+        if other != operation.name:
+            raise SetupError(
+                f"Operations '{other}' and '{operation.name}' of '{cls.__name__}' are both '{operation.rpc_name}': rename one."
+            )
+
+
+def _check_seconds(where: str, what: str, seconds: float | None) -> None:
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise SetupError(f"Operation '{where}' has {what} {seconds}: give seconds, more than 0, or leave it out.")
+
+
+def _fold(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _generated(service: str, package: str, declared: dict[str, Operation[Any, Any] | EventType[Any]]) -> DescService | None:
+    """Find the service of a proto-first contract beside the generated messages."""
+    for value in declared.values():
+        classes = (value.message,) if isinstance(value, EventType) else (value.request, value.response)
+        for cls in classes:
+            if is_message_class(cls):
+                services: Sequence[DescService] = cls.desc().file.services
+                for found in services:
+                    if found.type_name == f"{package}.{service}":
+                        return found
+    return None
+
+
+def _rpc_name(service: str, name: str, operation: Operation[Any, Any], generated: DescService | None) -> str:
+    if generated is None:
+        return "".join(word[:1].upper() + word[1:] for word in name.split("_"))
+    for method in generated.methods:
+        if _fold(method.name) == _fold(name):
+            _check_method(f"{service}.{name}", operation, method)
+            return method.name
+    known = ", ".join(f"'{method.name}'" for method in generated.methods)
+    raise SetupError(f"Operation '{service}.{name}' is not in the .proto file: name one of {known}.")
+
+
+def _check_method(where: str, operation: Operation[Any, Any], method: DescMethod) -> None:
+    wanted = (method.input.type_name, method.output.type_name)
+    if (type_name(operation.request), type_name(operation.response)) != wanted:
+        raise SetupError(f"Operation '{where}' has other types than its .proto file: write '{wanted[0]}' and '{wanted[1]}'.")
+    kind = "server_streaming" if isinstance(operation, ServerStream) else "unary"
+    if method.method_kind != kind:
+        raise SetupError(f"Operation '{where}' is {kind} here and {method.method_kind} in its .proto file: declare it the same way.")
+    if operation.kind == "command" and method.idempotency == MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS:
+        raise SetupError(f"Operation '{where}' has no side effects in its .proto file: declare it with query().")
+
+
+def _descriptor(cls: type[ServiceContract]) -> tuple[ServiceDescriptorProto, list[DescFile]]:
+    files = [OPTIONS_FILE]
+    proto = ServiceDescriptorProto(name=cls.__name__)
+    for operation in cls.operations:
+        reading = operation.kind == "query"
+        options = MethodOptions(idempotency_level=MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS) if reading else MethodOptions()
+        options[ext_method] = operation.rules()
+        method = MethodDescriptorProto(
+            name=operation.rpc_name,
+            input_type=f".{type_name(operation.request)}",
+            output_type=f".{type_name(operation.response)}",
+            options=options,
+        )
+        if isinstance(operation, ServerStream):
+            method.server_streaming = True
+        proto.method.append(method)
+        files.extend((operation.request.desc().file, operation.response.desc().file))
+    return proto, files
