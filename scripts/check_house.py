@@ -181,7 +181,7 @@ def hooks(source: Source) -> Iterator[Finding]:
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         calls = [node for node in _own(function) if isinstance(node, ast.Call)]
-        reached = [call for call in calls if re.fullmatch(r"(.*\.)?_?reached", ast.unparse(call.func))]
+        reached = [call for call in calls if _is_hook(call)]
         for call in reached:
             yield from _badly_named(source, call)
         for call in calls:
@@ -192,6 +192,26 @@ def hooks(source: Source) -> Iterator[Finding]:
                     f"'{function.name}' makes a {kind} by '{said}' without runtime.reached(...): name the points before and after it."
                 )
                 yield Finding(source.path, call.lineno, sentence)
+
+
+def pairs(sources: list[Source]) -> Iterator[Finding]:
+    """Ask of each point on the way in that there is one on the way out, and the other way round."""
+    found = {name: (source.path, call.lineno) for source in sources if source.in_package for call, name in _named(source)}
+    for name, (path, line) in found.items():
+        stem, _, side = name.rpartition(".")
+        twin = f"{stem}.{'after' if side == 'before' else 'before'}"
+        if twin not in found:
+            yield Finding(path, line, f"The point '{name}' has no '{twin}': a crash is tried on both sides.")
+
+
+def _named(source: Source) -> Iterator[tuple[ast.Call, str]]:
+    for node in ast.walk(ast.parse(source.text)):
+        if isinstance(node, ast.Call) and _is_hook(node) and node.args and isinstance(node.args[0], ast.Constant):
+            yield node, str(node.args[0].value)
+
+
+def _is_hook(call: ast.Call) -> bool:
+    return re.fullmatch(r"(.*\.)?_?reached", ast.unparse(call.func)) is not None
 
 
 def _matches(module: str, pattern: str) -> bool:
@@ -237,7 +257,9 @@ def suppressions(source: Source) -> Iterator[Finding]:
     for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
         if token.type == tokenize.COMMENT and SUPPRESSION.search(token.string) and not REASONED.search(token.string):
             yield Finding(
-                source.path, token.start[0], "A suppression needs its code and a reason: '# noqa: S608 - why' or '# type: ignore[misc]  # why'."
+                source.path,
+                token.start[0],
+                "A suppression needs its code and a reason: '# noqa: S608 - why' or '# type: ignore[misc]  # why'.",
             )
 
 
@@ -284,10 +306,10 @@ def tracked() -> Iterator[Source]:
 def main() -> int:
     """Print the findings of all rules and return 1 if there are any."""
     sources = list(tracked())
-    findings = [finding for source in sources for rule in RULES for finding in rule(source)]
+    findings = [finding for source in sources for rule in RULES for finding in rule(source)] + list(pairs(sources))
     for finding in findings:
         print(finding)
-    print(f"{len(sources)} files, {len(RULES)} house rules, {len(findings)} findings.")
+    print(f"{len(sources)} files, {len(RULES) + 1} house rules, {len(findings)} findings.")
     return 1 if findings else 0
 
 

@@ -132,10 +132,20 @@ def test_badly_named_point_is_found(name: str) -> None:
     assert "not a literal" in sentences("hooks", "src/linkspan/relay.py", f"def f(r, point, x): r.reached({name})")[0]
 
 
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_point_without_twin_is_found(side: str) -> None:
+    lone = Source("src/linkspan/relay.py", f"def f(r): r.reached('relay.publish.{side}')")
+    other = Source("src/linkspan/inbox.py", "def f(r):\n    r.reached('inbox.claim.before')\n    r.reached('inbox.claim.after')")
+
+    assert [finding.path for finding in check_house.pairs([lone, other])] == ["src/linkspan/relay.py"]
+
+
 def test_package_has_no_unhooked_point() -> None:
     sources = [Source(str(file.relative_to(ROOT)), file.read_text(encoding="utf-8")) for file in (ROOT / "src").rglob("*.py")]
 
-    assert [str(finding) for source in sources for finding in check_house.hooks(source)] == []
+    found = [finding for source in sources for finding in check_house.hooks(source)] + list(check_house.pairs(sources))
+
+    assert [str(finding) for finding in found] == []
 
 
 def test_check_fails_with_a_finding(tmp_path: Path) -> None:
@@ -179,7 +189,9 @@ def test_links_of_page_lead_somewhere(page: Path) -> None:
 def test_every_page_is_linked() -> None:
     """A page that no other page names is not found by anyone."""
     named = {
-        (page.parent / link).resolve() for page in PAGES for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        (page.parent / link).resolve()
+        for page in PAGES
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     }
 
     assert [str(page.relative_to(ROOT)) for page in PAGES if page.resolve() not in named and page.name != "README.md"] == []
