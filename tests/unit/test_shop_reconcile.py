@@ -31,13 +31,7 @@ def book() -> OrderBook:
     def invoice(number: str, *lines: Line) -> Invoice:
         return Invoice(number, "17850", START + timedelta(minutes=int(number.strip("C"))), list(lines))
 
-    invoices = [
-        invoice("1", MUG, CUP, CUP, POSTAGE),
-        invoice("2", MUG, MUG),
-        invoice("3", CUP),
-        invoice("C4", CUP, MUG),
-        invoice("C5", MUG),
-    ]
+    sold = [invoice("1", MUG, CUP, CUP, POSTAGE), invoice("2", MUG, MUG), invoice("3", CUP)]
     refunds, unmatched = match_cancellations([*sold, invoice("C4", CUP, MUG), invoice("C5", MUG), invoice("C6", Line("HAT", 1, 5))])
     return OrderBook(tuple(sold), tuple(refunds), tuple(unmatched), (RejectedRow(9, "the price is 0"),))
 
