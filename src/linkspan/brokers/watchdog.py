@@ -475,8 +475,9 @@ def main(arguments: list[str]) -> None:
     """Detach from the process that started us and watch."""
     if os.fork():
         os._exit(0)  # whoever started us need not reap us
-    run, descriptor = Path(arguments[0]), int(arguments[1])
-    Watchdog(run, socket.socket(fileno=descriptor)).watch()
+    first = socket.socket(fileno=int(arguments[1]))
+    first.set_inheritable(False)  # else nats-server would hold the connection of its first owner
+    Watchdog(Path(arguments[0]), first).watch()
 
 
 if __name__ == "__main__":
