@@ -128,8 +128,13 @@ class Child:
         self.log = scratch / f"{name}.log"
         full = os.environ | (environment or {}) | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own argv
-                argv, cwd=ROOT, env=full, stderr=log, preexec_fn=_die_with_parent, **options
+            self._process = subprocess.Popen(
+                argv,
+                cwd=ROOT,
+                env=full,
+                stderr=log,
+                preexec_fn=_die_with_parent,
+                **options,  # noqa: PLW1509 - this program starts no threads
             )
         self.pid = self._process.pid
 
@@ -198,7 +203,7 @@ async def _count_unsettled(url: str, patience: float) -> int:
     connection = await nats.connect(url)
     try:
         until = time.monotonic() + patience
-        while (left := await _consumer_backlog(connection.jetstream())) and time.monotonic() < until:
+        while (left := await _consumer_backlog(connection.jetstream())) and time.monotonic() < until:  # noqa: ASYNC110 - the server only answers questions
             await asyncio.sleep(0.05)
         return left
     finally:

@@ -159,4 +159,4 @@ def _short(value: float | None) -> float | None:
     if value is None:
         return None
     short = float(f"{value:.4g}")
-    return int(short) if abs(short) >= 1000 else short  # noqa: PLR2004 - "18,040", not "18,040.0"
+    return int(short) if short.is_integer() else short

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from benchmarks import report
 from benchmarks.harness import BenchError, Effort, Meter, Nats, Sample, Side, Worker, interleave, median
@@ -49,7 +49,7 @@ class Bench:
         self._closing.callback(shutil.rmtree, self.scratch, ignore_errors=True)
         self._serial = 0
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -178,7 +178,7 @@ def publish(bench: Bench) -> list[Entry]:
 
 
 def outbox(bench: Bench) -> list[Entry]:
-    """Producer to consumer, end to end: ours with stores and every fsync, FastStream's with neither."""
+    """Carry events from producer to consumer, end to end: ours with stores and every fsync, FastStream's with neither."""
     lax, strict = bench.nats(), bench.nats("always")
     theirs_to, theirs_from = bench.worker("peers.faststream_publisher"), bench.worker("peers.faststream_consumer")
     mine_to, mine_from = bench.worker("ours.producer"), bench.worker("ours.consumer")

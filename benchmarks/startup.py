@@ -17,7 +17,7 @@ _IMPORT = "import time; begin = time.perf_counter(); import linkspan; print(time
 def import_seconds() -> float:
     """Import `linkspan` in a fresh process."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, "-c", _IMPORT], env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - our own argv
+    done = subprocess.run([sys.executable, "-c", _IMPORT], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         message = f"importing linkspan failed:\n{done.stderr[-2000:]}"
         raise BenchError(message)
@@ -34,7 +34,7 @@ def ready_seconds(scratch: Path, number: int) -> float:
     child = Child(f"run{number}", [command, "run", "benchmarks.ours.hello:app"], scratch, environment=settings, stdout=subprocess.DEVNULL)
     try:
         while not _answers(port):
-            if time.perf_counter() - begin > 15:  # noqa: PLR2004 - patience, in seconds
+            if time.perf_counter() - begin > 15:
                 message = f"'linkspan run' does not answer:\n{child.tail()}"
                 raise BenchError(message)
             time.sleep(0.01)
