@@ -133,8 +133,8 @@ class Child:
                 cwd=ROOT,
                 env=full,
                 stderr=log,
-                preexec_fn=_die_with_parent,
-                **options,  # noqa: PLW1509 - this program starts no threads
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this program starts no threads
+                **options,
             )
         self.pid = self._process.pid
 
