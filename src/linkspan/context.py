@@ -29,7 +29,7 @@ class Home(Protocol):
     runtime: Runtime
     store: Store | None
 
-    async def call(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:
+    async def call_from(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:
         """Carry a call over the direct path."""
         ...
 
@@ -119,6 +119,7 @@ class Context:
         "_tx",
         "attempt",
         "caller",
+        "claim",
         "correlation",
         "deadline",
         "home",
@@ -140,6 +141,7 @@ class Context:
         self.correlation = id
         self.trace = ""
         self.caller = ""
+        self.claim: tuple[str, str] | None = None
         self.attempt = 1
         self.deadline = NO_DEADLINE
         self.path = Path.DIRECT
@@ -162,7 +164,9 @@ class Context:
         """Return this handler's transaction; nothing is opened until it is used."""
         tx = self._tx
         if tx is None:
-            tx = self._tx = Transaction(self, self.home.unit())
+            unit = self.home.unit()
+            unit.inbox = self.claim
+            tx = self._tx = Transaction(self, unit)
         return tx
 
     @property
@@ -198,7 +202,7 @@ class Context:
                 Code.FAILED_PRECONDITION,
                 f"Cannot call '{operation.full_name}' after the first write of a transaction: call first, or use send.",
             )
-        result: Res = await self.home.call(self, operation, request, timeout, key)
+        result: Res = await self.home.call_from(self, operation, request, timeout, key)
         return result
 
     async def send(self, operation: Command[Req, Any], request: Req, /, *, key: str | None = None) -> None:

@@ -35,6 +35,8 @@ PAGE = 1_000
 """Rows read from the store at a time."""
 SWEEP = 5.0
 """Seconds between two looks for rows that memory does not know."""
+ASIDE = 30.0
+"""Seconds until a message that the broker refused is tried again."""
 PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds to wait after the broker failed once, twice, ... ."""
 
@@ -166,6 +168,9 @@ class Relay:
     def _published(self, message: Outgoing, future: asyncio.Future[None]) -> None:
         self._singles -= 1
         error = None if future.cancelled() else future.exception()
+        if isinstance(error, Error) and error.code is Code.INVALID_ARGUMENT:
+            self._set_aside(message, error)
+            return
         if future.cancelled() or error is not None:
             self._doubt.append(message)
             self._failed(error)
@@ -250,6 +255,13 @@ class Relay:
         code = error.code.value if isinstance(error, Error) else "canceled"
         _log.warning("Publishing failed; will try again.", extra={"service": self._store.name, "code": code, "waiting": self.waiting})
         self._pause = self._runtime.clock.call_later(pause, self._resume)
+
+    def _set_aside(self, message: Outgoing, error: Error) -> None:
+        """Hold a message that the broker will not have, and its key; the others go on. It is tried again in case the broker changes."""
+        fields = {"service": self._store.name, "id": message.id, "topic": message.topic, "code": error.code.value}
+        _log.error("The broker refuses a message; its key waits.", extra=fields)
+        self._runtime.clock.call_later(ASIDE, self._doubt.append, message)
+        self._schedule()
 
     def _resume(self) -> None:
         self._pause = None

@@ -1,0 +1,295 @@
+"""The calling side: turning requests into calls on the direct path, and events and commands into messages.
+
+`Sender` and `Caller` are what a service's handlers use through their context; `Client` gives the same verbs to programs that
+are no service.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from linkspan import envelope as envelopes
+from linkspan.context import Context, derived_id
+from linkspan.envelope import Envelope
+from linkspan.errors import Code, Error, SetupError
+from linkspan.handler import compose
+from linkspan.message import is_event, key_of, package_of, type_name
+from linkspan.middleware import Deadline, Tracing
+from linkspan.operation import EventType
+from linkspan.path import Side
+from linkspan.ports import Outgoing, Unit
+from linkspan.runtime import system
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from linkspan.context import Home
+    from linkspan.handler import Handler, Middleware
+    from linkspan.message import Event
+    from linkspan.operation import Command, Operation, Query
+    from linkspan.ports import Broker, Runtime, Store
+    from linkspan.transport.connect import ConnectChannel
+
+__all__ = ["Caller", "Client", "Sender", "command_topic", "event_topic"]
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+R = TypeVar("R")
+
+DEFAULT_TIMEOUT = 5.0
+"""Seconds for a call that names no timeout and has no deadline to inherit."""
+MAX_MESSAGE = 1_000_000
+"""The largest message in bytes, headers included: under the brokers' own limit of 1 MiB."""
+
+
+def event_topic(package: str) -> str:
+    """Return the topic of a package's events."""
+    return f"{package}.events"
+
+
+def command_topic(package: str) -> str:
+    """Return the topic of a package's durable commands."""
+    return f"{package}.commands"
+
+
+class Sender:
+    """Makes outgoing messages for one source."""
+
+    __slots__ = ("_clock", "_heads", "_millis", "_stamp", "source")
+
+    def __init__(self, name: str, runtime: Runtime) -> None:
+        self.source = f"/{name}"
+        self._clock = runtime.clock
+        self._heads: dict[str, tuple[str, str, str]] = {}
+        self._millis = 0
+        self._stamp = ""
+
+    def event(self, ctx: Context, kind: Any, message: Any) -> Outgoing:
+        """Make an event's message. Raises `Error(INVALID_ARGUMENT)` without a key, when it cannot be encoded or is too large."""
+        cls: Any
+        if isinstance(kind, EventType):
+            cls = kind.message
+            if type(message) is not cls:
+                raise Error(Code.INVALID_ARGUMENT, f"'{kind.full_name}' was given a {type(message).__name__}: publish its own message.")
+        else:
+            message, cls = kind, type(kind)
+            if not is_event(cls):
+                raise Error(Code.INVALID_ARGUMENT, f"Cannot publish '{cls.__name__}', which is no event: derive it from Event, or send a command.")
+        name = type_name(cls)
+        return self._outgoing(ctx, name, event_topic, package_of(cls), ctx.new_id(), message)
+
+    def command(self, ctx: Context, operation: Any, request: Any, key: str | None) -> Outgoing:
+        """Make a durable command's message; a given `key` fixes its id, so that it has one effect however often it is sent."""
+        if type(request) is not operation.request:
+            raise Error(Code.INVALID_ARGUMENT, f"'{operation.full_name}' was given a {type(request).__name__}: send its own request.")
+        if operation.kind != "command":
+            raise Error(Code.INVALID_ARGUMENT, f"Cannot send '{operation.full_name}', which is a query: call it.")
+        id_ = ctx.new_id() if key is None else derived_id(key, operation.full_name, 0)
+        expires = envelopes.timestamp(self._clock.now() + operation.expires) if operation.expires else ""
+        return self._outgoing(ctx, operation.full_name, command_topic, operation.package, id_, request, expires)
+
+    def _outgoing(self, ctx: Context, name: str, topic: Any, package: str, id_: str, message: Any, expires: str = "") -> Outgoing:  # noqa: PLR0913 - private, one call each
+        known = self._heads.get(name)
+        if known is None:
+            known = self._heads[name] = (topic(package), name.removeprefix(f"{package}."), envelopes.prefix(name, self.source))
+        key = key_of(message)
+        if not key:
+            raise Error(Code.INVALID_ARGUMENT, f"'{name}' has no order key: mark a field with key=True and give it a value.")
+        try:
+            data = message.to_binary()
+        except Exception as error:
+            raise Error(Code.INVALID_ARGUMENT, f"'{name}' cannot be encoded ({type(error).__name__}): check its fields' types.") from error
+        envelope = Envelope(id_, self.source, name, key, ctx.trace, self._time(), ctx.correlation, ctx.id, expires)
+        headers = envelopes.render(known[2], envelope)
+        if len(data) + len(headers) > MAX_MESSAGE:
+            raise Error(Code.INVALID_ARGUMENT, f"'{name}' has {len(data)} bytes, {MAX_MESSAGE} fit: store the content and send a reference.")
+        return Outgoing(known[0], known[1], envelopes.lane_of(key), id_, key, headers, data)
+
+    def _time(self) -> str:
+        now = self._clock.now()
+        millis = int(now * 1000)
+        if millis != self._millis:
+            self._millis, self._stamp = millis, envelopes.timestamp(now)
+        return self._stamp
+
+
+class Caller:
+    """Calls operations over the direct path at static addresses.
+
+    `addresses` maps a service contract (`shop.orders.v1.Orders`), a package or `*` to `http://host:port`.
+    """
+
+    def __init__(self, runtime: Runtime, addresses: Mapping[str, str], middleware: Sequence[Middleware]) -> None:
+        self._runtime = runtime
+        self.addresses = dict(addresses)
+        self._middleware = middleware
+        self._chains: dict[str, Handler] = {}
+        self._channels: dict[str, ConnectChannel] = {}
+
+    async def call(self, home: Home, parent: Context | None, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:  # noqa: PLR0913, ASYNC109 - what a call is made of
+        """Call and return the answer. Raises `Error`."""
+        ctx = self._context(home, parent, operation, timeout, key)
+        chain = self._chains.get(operation.path)
+        if chain is None:
+            chain = self._chains[operation.path] = self._chain(operation)
+        return await chain(ctx, request)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        channels, self._channels = self._channels, {}
+        self._chains.clear()
+        for channel in channels.values():
+            await channel.aclose()
+
+    def _context(self, home: Home, parent: Context | None, operation: Operation[Any, Any], timeout: float | None, key: str | None) -> Context:
+        if key is None:
+            key = home.runtime.ids.new() if parent is None else parent.new_id()
+        ctx = Context(home, operation.full_name, key)
+        ctx.side = Side.CLIENT
+        limit = timeout if timeout is not None else (getattr(operation, "budget", None) or DEFAULT_TIMEOUT)
+        ctx.deadline = self._runtime.clock.monotonic() + limit
+        if parent is not None:
+            ctx.trace, ctx.correlation = parent.trace, parent.correlation
+            ctx.deadline = min(ctx.deadline, parent.deadline)
+        return ctx
+
+    def _chain(self, operation: Operation[Any, Any]) -> Handler:
+        channel = self._channel(operation)
+
+        async def wire(ctx: Context, request: Any) -> Any:
+            headers = {"traceparent": ctx.trace, "idempotency-key": ctx.key, "linkspan-caller": ctx.service}
+            if ctx.correlation != ctx.key:
+                headers["linkspan-correlation"] = ctx.correlation
+            return await channel.unary(operation, request, headers=headers, timeout=ctx.time_left)
+
+        return compose(self._middleware, wire)
+
+    def _channel(self, operation: Operation[Any, Any]) -> ConnectChannel:
+        from linkspan.transport.connect import ConnectChannel  # noqa: PLC0415 - imports HTTP only where calls are made
+
+        address = self._resolve(operation)
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = ConnectChannel(address, runtime=self._runtime)
+        return channel
+
+    def _resolve(self, operation: Operation[Any, Any]) -> str:
+        name = operation.service_name
+        for candidate in (name, operation.package, "*"):
+            if candidate in self.addresses:
+                return self.addresses[candidate]
+        raise Error(Code.UNAVAILABLE, f"No address for '{name}': add it to addresses or LINKSPAN_ADDRESSES.")
+
+
+class Client:
+    """The verbs for programs that are no service: `async with Client(broker="nats://…", addresses={...}) as client`.
+
+    Without a store, `publish` and `send` return once the broker has stored the message. `name` is what services see as caller.
+    """
+
+    store: Store | None = None
+
+    def __init__(
+        self,
+        broker: str | Broker | None = None,
+        *,
+        addresses: Mapping[str, str] | str | None = None,
+        name: str = "client",
+        middleware: Sequence[Middleware] | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        self.name = name
+        self.runtime = runtime or system()
+        layers = (Tracing(), Deadline()) if middleware is None else tuple(middleware)
+        self._given = broker
+        self._broker: Broker | None = None
+        self._sender = Sender(name, self.runtime)
+        self._topics: set[str] = set()
+        self.caller = Caller(self.runtime, {"*": addresses} if isinstance(addresses, str) else (addresses or {}), layers)
+
+    async def __aenter__(self) -> Client:
+        if isinstance(self._given, str):
+            from linkspan.brokers import broker_for  # noqa: PLC0415 - adapters load where they are used
+
+            self._broker = broker_for(self._given, self.runtime)
+            await self._broker.open()
+        else:
+            self._broker = self._given
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; idempotent."""
+        await self.caller.aclose()
+        if self._broker is not None and isinstance(self._given, str):
+            await self._broker.aclose()
+        self._broker = None
+
+    async def call(
+        self,
+        operation: Query[Req, Res] | Command[Req, Res],  # type: ignore[type-var]  # bound to messages where it is declared
+        request: Req,
+        /,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it becomes a deadline that travels
+        key: str | None = None,
+    ) -> Res:
+        """Call now and wait for the answer, at most `timeout` seconds (default 5). Raises `Error`."""
+        result: Res = await self.caller.call(self, None, operation, request, timeout, key)
+        return result
+
+    async def send(self, operation: Command[Req, Any], request: Req, /, *, key: str | None = None) -> None:  # type: ignore[type-var]  # as above
+        """Send a durable command; returns once the broker has stored it."""
+        await self._deliver(self._sender.command(self._origin(operation.full_name), operation, request, key))
+
+    @overload
+    async def publish(self, event: Event, /) -> None: ...
+    @overload
+    async def publish(self, event: EventType[Req], message: Req, /) -> None: ...  # type: ignore[type-var]  # as above
+    async def publish(self, event: Any, message: Any = None, /) -> None:
+        """Publish an event; returns once the broker has stored it."""
+        await self._deliver(self._sender.event(self._origin("publish"), event, message))
+
+    def _origin(self, operation: str) -> Context:
+        return Context(self, operation, self.runtime.ids.new())
+
+    async def _deliver(self, message: Outgoing) -> None:
+        broker = self._broker
+        if broker is None:
+            raise Error(Code.FAILED_PRECONDITION, "The client has no broker: write Client(broker=\"nats://…\") and enter it.")
+        if message.topic not in self._topics:
+            await broker.declare([message.topic], [])
+            self._topics.add(message.topic)
+        self.runtime.reached("client.publish.before")
+        await broker.publish(message)
+        self.runtime.reached("client.publish.after")
+
+    # --- what a context asks of its home ---
+
+    async def call_from(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:  # noqa: ASYNC109 - as in `call`
+        """Carry a call on behalf of a context."""
+        return await self.caller.call(self, ctx, operation, request, timeout, key)
+
+    def outgoing_event(self, ctx: Context, kind: Any, message: Any) -> Outgoing:
+        """Make an event's message."""
+        return self._sender.event(ctx, kind, message)
+
+    def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None) -> Outgoing:
+        """Make a command's message."""
+        return self._sender.command(ctx, operation, request, key)
+
+    def resource(self, kind: type[R]) -> R:
+        """Refuse: a client has no resources."""
+        raise SetupError(f"A client has no resource '{kind.__name__}': resources belong to a Service's lifespan.")
+
+    def unit(self) -> Unit:
+        """Return an empty unit."""
+        return Unit(settled=_ignore)
+
+
+def _ignore(_unit: Unit) -> None:
+    pass
+

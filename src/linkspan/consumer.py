@@ -1,0 +1,539 @@
+"""The consumer: deliveries of one topic, through the handlers of one service, to acknowledged effects.
+
+One message of a key is under way at a time, from its start to its commit; other keys run beside it. Warm workers run the
+handlers, each in a context of its own: no task, timer or thread hop per message. A handler that only records statements
+ends without waiting for the disk: its unit joins the group commit, and the acknowledgement follows from there.
+
+Nothing is given back to the broker while the process lives, because a redelivery would overtake later messages of its key:
+what fails is tried again here, then held in the store (`deadletter`), and what the store cannot take stays in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from traceback import extract_tb
+from types import coroutine
+from typing import TYPE_CHECKING, Any
+
+from linkspan import envelope as envelopes
+from linkspan.context import Context, Duplicate
+from linkspan.envelope import Envelope
+from linkspan.errors import Code, Error
+from linkspan.inbox import claim
+from linkspan.path import Path
+from linkspan.ports import Letter, LetterState, Outcome, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator, Mapping
+
+    from linkspan.context import Home, Transaction
+    from linkspan.deadletter import Holding
+    from linkspan.handler import Handler
+    from linkspan.outbox import Relay
+    from linkspan.ports import Broker, Delivery, Subscription, Timer
+
+__all__ = ["Binding", "Consumer", "Counts", "Limits", "Work"]
+
+_log = logging.getLogger("linkspan.consumer")
+
+WORKERS = 16
+"""Handlers that may be waiting for something at the same time, per topic."""
+SLICE = 256
+"""Messages a worker handles before it lets the loop breathe."""
+PREFETCH = 2048
+"""Messages in hand at most."""
+BEAT = 10.0
+"""Seconds between two signs of life for messages in hand: a third of the broker's patience."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a failing message is treated. Times are seconds; `timeout` bounds one run of a handler."""
+
+    inline: int = 3
+    backoff: float = 0.1
+    parked: tuple[float, ...] = (10.0, 20.0, 30.0)
+    max_age: float = 86_400.0
+    deliveries: int = 5
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A handler and what it answers. `once` is False where the inbox is declined."""
+
+    name: str
+    operation: str
+    decode: Callable[[bytes, str], Any]
+    handler: Handler
+    once: bool
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened so far, for logs, the command line and tests."""
+
+    handled: int = 0
+    duplicates: int = 0
+    retried: int = 0
+    parked: int = 0
+    dead: int = 0
+    skipped: int = 0
+    expired: int = 0
+
+
+class Work:
+    """One message in hand. `letter` is set when it comes from the store instead of the broker."""
+
+    __slots__ = ("delivery", "done", "envelope", "error", "key", "letter", "running", "started", "tries")
+
+    def __init__(self, delivery: Delivery, envelope: Envelope, key: str) -> None:
+        self.delivery = delivery
+        self.envelope = envelope
+        self.key = key
+        self.tries = 0
+        self.started = 0.0
+        self.error: Error | None = None
+        self.letter: Letter | None = None
+        self.running = False
+        self.done: Callable[[Work], None] | None = None
+
+
+class Consumer:
+    """Consumes one topic for one service."""
+
+    def __init__(  # noqa: PLR0913 - the parts it joins, named at its one call
+        self, home: Home, topic: str, bindings: Mapping[str, Binding], *, broker: Broker, relay: Relay, holding: Holding, limits: Limits, strict: tuple[str, ...]
+    ) -> None:
+        self._home = home
+        self._clock = home.runtime.clock
+        self._random = home.runtime.random
+        self.topic = topic
+        self._bindings = bindings
+        self._broker = broker
+        self._relay = relay
+        self._holding = holding
+        self._limits = limits
+        self._strict = strict
+        self._ready: deque[Work] = deque()
+        self._busy: dict[str, deque[Work] | None] = {}
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._workers: dict[asyncio.Task[None], Work | None] = {}
+        self._in_hand: set[Work] = set()
+        self._timed_out: set[asyncio.Task[None]] = set()
+        self._subscription: Subscription | None = None
+        self._beat: Timer | None = None
+        self._stopping = False
+        self._drained: asyncio.Event | None = None
+        self.counts = Counts()
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Start the workers, then take deliveries."""
+        loop = asyncio.get_running_loop()
+        for _ in range(WORKERS):
+            self._workers[loop.create_task(self._work())] = None
+        self._beat = self._clock.call_later(BEAT, self._beats)
+        self._subscription = await self._broker.subscribe(self.topic, self._home.name, self.receive, prefetch=PREFETCH)
+
+    async def drain(self) -> None:
+        """Take no more and finish what has been started; the rest stays with the broker."""
+        self._stopping = True
+        if self._subscription is not None:
+            await self._subscription.stop()
+        for work in (*self._ready, *(later for behind in self._busy.values() if behind for later in behind)):
+            self._in_hand.discard(work)
+        self._ready.clear()
+        for key, behind in self._busy.items():
+            if behind:
+                self._busy[key] = None
+        self._drained = asyncio.Event()
+        self._check_drained()
+        await self._drained.wait()
+
+    def _check_drained(self) -> None:
+        if self._drained is not None and not any(work.started for work in self._in_hand):
+            self._drained.set()
+
+    async def aclose(self) -> None:
+        """Stop the workers."""
+        self._stopping = True
+        if self._beat is not None:
+            self._beat.cancel()
+        for task in self._workers:
+            task.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+
+    # --- in ---
+
+    def receive(self, delivery: Delivery) -> None:
+        """Take one delivery from the broker; never raises, never blocks."""
+        if self._stopping:
+            return
+        try:
+            envelope = envelopes.read(delivery.headers)
+            key = envelope.key or f"~{envelope.id}"
+            work = Work(delivery, envelope, key)
+        except Error as error:
+            work = _unreadable(delivery, error)
+            key = work.key
+        self._in_hand.add(work)
+        if key in self._busy:
+            behind = self._busy[key]
+            if behind is None:
+                behind = self._busy[key] = deque()
+            behind.append(work)
+            return
+        self._busy[key] = None
+        self._ready.append(work)
+        if self._idle:
+            self._wake()
+
+    def run_letter(self, letter: Letter, done: Callable[[Work], None]) -> None:
+        """Handle a held message again; `done(work)` follows when it has its effect or is held once more."""
+        work = Work(_FromStore(letter), _letter_envelope(letter), letter.key)
+        work.letter = letter
+        work.done = done
+        self._in_hand.add(work)
+        self._ready.append(work)
+        if self._idle:
+            self._wake()
+
+    def _wake(self) -> None:
+        idle = self._idle
+        while idle:
+            future = idle.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+
+    # --- work ---
+
+    async def _work(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - we are inside it
+        ready, count = self._ready, 0
+        while True:
+            if not ready:
+                future = asyncio.get_running_loop().create_future()
+                self._idle.append(future)
+                await future
+                continue
+            work = ready.popleft()
+            if ready and self._idle:
+                self._wake()
+            self._workers[task] = work
+            try:
+                await self._handle(work)
+            except asyncio.CancelledError:
+                if task not in self._timed_out:
+                    raise
+                self._failed(work, self._took_too_long())
+            if task in self._timed_out:
+                self._timed_out.discard(task)
+                task.uncancel()
+            self._workers[task] = None
+            count += 1
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
+
+    async def _handle(self, work: Work) -> None:
+        envelope, letter = work.envelope, work.letter
+        if work.error is not None:
+            self._dead(work, work.error)
+            return
+        if letter is None and not self._may_start(work):
+            return
+        binding = self._bindings.get(envelope.type)
+        if binding is None:
+            self._unknown(work)
+            return
+        if self._relay.full:
+            await self._relay.room()
+        work.started = self._clock.monotonic()
+        ctx = self._context(work, binding)
+        try:
+            request = binding.decode(work.delivery.data, envelope.content_type)
+        except Error as error:
+            self._dead(work, error)
+            return
+        work.running = True
+        try:
+            await _isolated(binding.handler(ctx, request))
+        except Duplicate:
+            self._finish(work, duplicate=True)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
+            await self._rollback(ctx)
+            self._failed(work, self._took_too_long() if asyncio.current_task() in self._timed_out else self._handler_error(work, error))
+        except BaseException:
+            await self._rollback(ctx)
+            raise
+        else:
+            work.running = False
+            await self._commit(work, binding, ctx.used_tx)
+
+    def _may_start(self, work: Work) -> bool:
+        envelope = work.envelope
+        if self._holding.holds(self.topic, work.key):
+            self._hold(work, LetterState.WAITING, None)
+            return False
+        if not envelope.key and envelope.type in self._bindings:
+            self._dead(work, Error(Code.INVALID_ARGUMENT, "The message has no 'ce-partitionkey' header: publish it with its order key."))
+            return False
+        if envelope.expires and envelope.expires <= envelopes.timestamp(self._clock.now()):
+            self.counts.expired += 1
+            _log.info("A message expired before it was handled.", extra=self._fields(work))
+            self._finish(work)
+            return False
+        if work.tries == 0 and work.delivery.attempt > self._limits.deliveries:
+            self._hold(work, LetterState.PARKED, Error(Code.UNKNOWN, f"It was delivered {work.delivery.attempt} times without an end."))
+            return False
+        return True
+
+    def _unknown(self, work: Work) -> None:
+        """Skip other services' types; a command for a service of ours that has no such operation is a dead letter."""
+        if self._strict and work.envelope.type.startswith(self._strict):
+            self._dead(work, Error(Code.UNIMPLEMENTED, f"There is no operation '{work.envelope.type}' here: deploy its handler, then redrive."))
+            return
+        self.counts.skipped += 1
+        self._finish(work)
+
+    def _context(self, work: Work, binding: Binding) -> Context:
+        envelope = work.envelope
+        ctx = Context(self._home, binding.operation, envelope.id)
+        ctx.path = Path.DURABLE
+        ctx.trace = envelope.trace
+        ctx.caller = envelope.source
+        ctx.correlation = envelope.correlation or envelope.id
+        ctx.attempt = work.tries + 1 + (work.letter.attempts if work.letter is not None else 0)
+        ctx.deadline = work.started + self._limits.timeout
+        if binding.once:
+            ctx.claim = claim(self._home.name, envelope.source, envelope.id)
+        return ctx
+
+    def _took_too_long(self) -> Error:
+        return Error(Code.DEADLINE_EXCEEDED, f"The handler took longer than {self._limits.timeout:g} s: give it more time.")
+
+    def _handler_error(self, work: Work, error: Exception) -> Error:
+        if isinstance(error, Error):
+            return error
+        _log.warning("A handler raised.", extra={**self._fields(work), "error": type(error).__name__, "stack": frames(error)})
+        return as_error(error)
+
+    # --- out ---
+
+    async def _commit(self, work: Work, binding: Binding, tx: Transaction | None) -> None:
+        if not binding.once and work.letter is None and (tx is None or not tx.wrote):
+            self.counts.handled += 1
+            self._finish(work)
+            return
+        unit = self._home.unit() if tx is None else tx.unit
+        unit.tag = work
+        unit.settled = self._settled
+        if tx is not None and tx.session is not None:
+            self._finishing(work, unit)
+            try:
+                await tx.session.commit()
+            except Error as error:
+                self._failed(work, error)
+            return
+        if binding.once and unit.inbox is None:
+            unit.inbox = claim(self._home.name, work.envelope.source, work.envelope.id)
+        self._finishing(work, unit)
+        store = self._home.store
+        assert store is not None  # noqa: S101 - a service that consumes has one, checked at start
+        store.submit(unit)
+
+    def _finishing(self, work: Work, unit: Unit) -> None:
+        if work.letter is not None and self._home.store is not None:
+            self._home.store.remove_letter(unit, work.letter.position)
+
+    def _settled(self, unit: Unit) -> None:
+        work: Work = unit.tag
+        if unit.outcome is Outcome.FAILED:
+            self._failed(work, unit.error or Error(Code.UNKNOWN, "The commit failed."))
+            return
+        if unit.outcome is Outcome.DUPLICATE:
+            self._finish(work, duplicate=True)
+            return
+        self.counts.handled += 1
+        if unit.messages:
+            self._relay.take(unit.messages)
+        self._finish(work)
+
+    def _finish(self, work: Work, *, duplicate: bool = False) -> None:
+        """Acknowledge and let the key's next message start."""
+        if duplicate:
+            self.counts.duplicates += 1
+            if work.letter is not None:
+                self._holding.drop(work)
+                return
+        work.delivery.ack()
+        self._release(work)
+
+    def _release(self, work: Work) -> None:
+        self._in_hand.discard(work)
+        work.started = 0.0
+        self._check_drained()
+        if work.done is not None:
+            work.done(work)
+            return
+        behind = self._busy.get(work.key)
+        if behind:
+            self._ready.append(behind.popleft())
+            if self._idle:
+                self._wake()
+        else:
+            self._busy.pop(work.key, None)
+
+    async def _rollback(self, ctx: Context) -> None:
+        tx = ctx.used_tx
+        if tx is not None and tx.session is not None:
+            await asyncio.shield(tx.session.rollback())
+
+    # --- failure ---
+
+    def _failed(self, work: Work, error: Error) -> None:
+        work.running = False
+        work.started = 0.0
+        work.tries += 1
+        if not error.transient:
+            self._dead(work, error)
+            return
+        if work.tries < self._limits.inline:
+            self.counts.retried += 1
+            _log.info("A message failed; trying again.", extra={**self._fields(work), "code": error.code.value})
+            delay = self._random.random() * self._limits.backoff * 2**work.tries
+            self._clock.call_later(delay, self._again, work)
+            self._check_drained()
+            return
+        self._hold(work, LetterState.PARKED, error)
+
+    def _again(self, work: Work) -> None:
+        if self._stopping:
+            self._in_hand.discard(work)
+            return
+        self._ready.append(work)
+        if self._idle:
+            self._wake()
+
+    def _dead(self, work: Work, error: Error) -> None:
+        self._hold(work, LetterState.DEAD, error)
+
+    def _hold(self, work: Work, state: LetterState, error: Error | None) -> None:
+        """Put the message in the store, in its key's order, then acknowledge it."""
+        work.started = work.started or self._clock.monotonic()
+        self._holding.hold(self, work, state, error)
+
+    def held(self, work: Work, state: LetterState) -> None:
+        """Go on after a message was stored as a letter."""
+        if state is LetterState.DEAD:
+            self.counts.dead += 1
+        elif state is LetterState.PARKED:
+            self.counts.parked += 1
+        self._finish(work)
+
+    def not_held(self, work: Work, state: LetterState, error: Error | None, retry: float) -> None:
+        """Keep the message in hand, since the store cannot take it now; its key waits with it."""
+        work.started = 0.0
+        self._clock.call_later(retry, self._hold_again, work, state, error)
+        self._check_drained()
+
+    def _hold_again(self, work: Work, state: LetterState, error: Error | None) -> None:
+        if self._stopping:
+            self._in_hand.discard(work)
+            return
+        self._hold(work, state, error)
+
+    # --- time ---
+
+    def _beats(self) -> None:
+        """Keep the messages in hand ours, and end handlers that have run too long. One timer for all of them."""
+        now = self._clock.monotonic()
+        for work in self._in_hand:
+            work.delivery.beat()
+        for task, work in self._workers.items():
+            if work is not None and work.running and now - work.started > self._limits.timeout and task not in self._timed_out:
+                self._timed_out.add(task)
+                task.cancel()
+        self._beat = self._clock.call_later(min(BEAT, self._limits.timeout / 4), self._beats)
+
+    def _fields(self, work: Work) -> dict[str, object]:
+        return {"service": self._home.name, "topic": self.topic, "id": work.envelope.id, "type": work.envelope.type, "attempt": work.tries}
+
+
+class _FromStore:
+    """A letter as a delivery: nothing to settle, the store's transaction does it."""
+
+    __slots__ = ("attempt", "data", "headers", "topic")
+
+    def __init__(self, letter: Letter) -> None:
+        self.topic = letter.topic
+        self.headers = letter.headers
+        self.data = letter.data
+        self.attempt = 1
+
+    def ack(self) -> None:
+        """Do nothing."""
+
+    def nack(self, delay: float = 0.0) -> None:
+        """Do nothing."""
+
+    def beat(self) -> None:
+        """Do nothing."""
+
+
+def as_error(error: Exception) -> Error:
+    """Turn what a handler raised into a coded error; a foreign exception's text may hold payload and is not kept."""
+    if isinstance(error, Error):
+        return error
+    coded = Error(Code.UNKNOWN, f"The handler raised {type(error).__name__}: see the log of the service.")
+    coded.__cause__ = error
+    return coded
+
+
+def frames(error: BaseException) -> str:
+    """Return where an error came from, without its text, which may hold payload."""
+    return " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(extract_tb(error.__traceback__)))
+
+
+def _unreadable(delivery: Delivery, error: Error) -> Work:
+    digest = blake2b(delivery.headers + b"\n" + delivery.data, digest_size=12).hexdigest()
+    work = Work(delivery, Envelope(f"unreadable-{digest}", "", "", f"~{digest}"), f"~{digest}")
+    work.error = error
+    return work
+
+
+def _letter_envelope(letter: Letter) -> Envelope:
+    try:
+        return envelopes.read(letter.headers)
+    except Error:
+        return Envelope(letter.id, letter.source, letter.type, letter.key)
+
+
+@coroutine
+def _isolated(work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Run a handler inside this worker's task but in a copy of its context, so that no message sees another's variables."""
+    run = copy_context().run
+    step = partial(run, work.send, None)
+    while True:
+        try:
+            waiting_for = step()
+        except StopIteration as stop:
+            return stop.value
+        try:
+            value = yield waiting_for
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - handed on into the handler, as a task would
+            step = partial(run, work.throw, error)
+        else:
+            step = partial(run, work.send, value)

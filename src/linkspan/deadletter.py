@@ -1,0 +1,255 @@
+"""Holding: messages that could not be handled, kept in the store in their key's order until they can.
+
+A failing message is parked with a due time and acknowledged; later messages of its key wait behind it in the same table,
+other keys flow. After the last parked try, or at once when trying cannot help, it is a dead letter: it and what waits behind
+it stay until a person redrives or discards it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from linkspan.errors import Error
+from linkspan.ports import Letter, LetterState, Outcome
+
+if TYPE_CHECKING:
+    from linkspan.consumer import Consumer, Limits, Work
+    from linkspan.context import Home
+    from linkspan.ports import Store, Timer, Unit
+
+__all__ = ["Holding"]
+
+_log = logging.getLogger("linkspan.deadletter")
+
+TICK = 1.0
+"""Seconds between two looks for letters that are due or were redriven."""
+AT_ONCE = 100
+"""Keys whose letters are taken up per look."""
+STORE_RETRY = 0.5
+"""Seconds until a letter is offered again to a store that could not take it."""
+
+
+@dataclass(slots=True)
+class _Key:
+    """A held key. `version` counts arrivals, so that a look at the table knows whether it is still true."""
+
+    version: int = 0
+    pending: int = 0
+    running: bool = False
+    stuck: bool = False
+
+
+class Holding:
+    """Holds one service's failing messages."""
+
+    def __init__(self, home: Home, store: Store, limits: Limits) -> None:
+        self._home = home
+        self._store = store
+        self._limits = limits
+        self._clock = home.runtime.clock
+        self._consumers: dict[str, Consumer] = {}
+        self._keys: dict[tuple[str, str], _Key] = {}
+        self._timer: Timer | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def add(self, consumer: Consumer) -> None:
+        """Know the consumer that handles a topic's letters."""
+        self._consumers[consumer.topic] = consumer
+
+    async def start(self) -> None:
+        """Learn which keys are held; must end before the first delivery."""
+        for topic, key in await self._store.held_keys():
+            if topic.startswith(self._place("")):
+                self._keys[topic.removeprefix(self._place("")), key] = _Key()
+        self._timer = self._clock.call_later(0.0, self._tick)
+
+    async def aclose(self) -> None:
+        """Stop looking; everything held is in the store."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def holds(self, topic: str, key: str) -> bool:
+        """Tell whether messages of this key must wait."""
+        return (topic, key) in self._keys
+
+    def _place(self, topic: str) -> str:
+        """Return a topic's name in the table: services that share a store hold their letters apart."""
+        return f"{self._home.name}:{topic}"
+
+    # --- in ---
+
+    def hold(self, consumer: Consumer, work: Work, state: LetterState, error: Error | None) -> None:
+        """Store a message as a letter, or a letter's new state, and tell the consumer when that is committed."""
+        unit = self._home.unit()
+        if work.letter is None:
+            letter = self._letter(consumer, work, state, error)
+            self._store.add_letter(unit, letter)
+            state = letter.state
+        else:
+            state = self._again(work.letter, work, state, error)
+            self._store.update_letter(unit, work.letter)
+        key = self._keys.setdefault((consumer.topic, work.key), _Key())
+        key.version += 1
+        key.pending += 1
+        unit.tag = (consumer, work, state, error)
+        unit.settled = partial(self._held, key)
+        self._home.runtime.reached("letter.hold.before")
+        self._store.submit(unit)
+
+    def _held(self, key: _Key, unit: Unit) -> None:
+        consumer, work, state, error = unit.tag
+        key.pending -= 1
+        if unit.outcome is Outcome.FAILED:
+            code = unit.error.code.value if unit.error else "unknown"
+            _log.error("A letter could not be stored; its message stays in hand.", extra={"service": self._home.name, "code": code})
+            consumer.not_held(work, state, error, STORE_RETRY)
+            return
+        self._home.runtime.reached("letter.hold.after")
+        key.stuck = work.letter is not None
+        if state is not LetterState.WAITING:
+            fields = {"service": self._home.name, "topic": consumer.topic, "id": work.envelope.id, "type": work.envelope.type}
+            _log.warning("A message is held.", extra={**fields, "state": state.value, "code": error.code.value if error else ""})
+        consumer.held(work, state)
+
+    def _letter(self, consumer: Consumer, work: Work, state: LetterState, error: Error | None) -> Letter:
+        envelope, now = work.envelope, self._clock.now()
+        letter = Letter(
+            topic=self._place(consumer.topic),
+            key=work.key,
+            source=envelope.source,
+            id=envelope.id,
+            type=envelope.type,
+            headers=work.delivery.headers,
+            data=work.delivery.data,
+            state=state,
+            received=now,
+        )
+        if error is not None:
+            letter.attempts = max(work.tries, 1 if state is LetterState.DEAD else self._limits.inline)
+            letter.first_failed = now
+            self._note(letter, error)
+            letter.due = now + self._limits.parked[0] if self._limits.parked else now
+            if state is LetterState.PARKED and not self._limits.parked:
+                letter.state = LetterState.DEAD
+        return letter
+
+    def _again(self, letter: Letter, work: Work, state: LetterState, error: Error | None) -> LetterState:
+        """Decide what becomes of a letter that failed once more."""
+        was = letter.state
+        letter.attempts += work.tries
+        letter.first_failed = letter.first_failed or self._clock.now()
+        if error is not None:
+            self._note(letter, error)
+        rounds = -(-letter.attempts // self._limits.inline)
+        too_old = self._clock.now() - letter.first_failed > self._limits.max_age
+        if was is LetterState.REDRIVE:
+            letter.redrives += 1
+        if state is LetterState.DEAD or was is LetterState.REDRIVE or rounds > len(self._limits.parked) or too_old:
+            letter.state = LetterState.DEAD
+        else:
+            letter.state = LetterState.PARKED
+            letter.due = self._clock.now() + self._limits.parked[rounds - 1]
+        return letter.state
+
+    def _note(self, letter: Letter, error: Error) -> None:
+        cause = type(error.__cause__).__name__ if error.__cause__ is not None else ""
+        letter.code = error.code.value
+        letter.error = error.message[:500]
+        letter.last_failed = self._clock.now()
+        letter.fingerprint = blake2b(f"{letter.type}|{letter.code}|{cause}".encode(), digest_size=6).hexdigest()
+
+    # --- out ---
+
+    def drop(self, work: Work) -> None:
+        """Remove a letter whose message turned out to be handled already."""
+        if work.letter is None:
+            return
+        unit = self._home.unit()
+        unit.tag = work
+        unit.settled = self._dropped
+        self._store.remove_letter(unit, work.letter.position)
+        self._store.submit(unit)
+
+    def _dropped(self, unit: Unit) -> None:
+        work: Work = unit.tag
+        key = self._keys.get((work.delivery.topic.removeprefix(self._place("")), work.key))
+        if key is not None and unit.outcome is Outcome.FAILED:
+            key.stuck = True
+        if work.done is not None:
+            work.done(work)
+
+    def _tick(self) -> None:
+        if not self._keys:
+            self._next_tick()
+            return
+        self._spawn(self._look())
+
+    def _next_tick(self) -> None:
+        if not self._closed:
+            self._timer = self._clock.call_later(TICK, self._tick)
+
+    async def _look(self) -> None:
+        """Take up letters that are due or redriven, and free keys whose last letter another process discarded."""
+        try:
+            versions = {place: key.version for place, key in self._keys.items()}
+            there = await self._store.held_keys()
+            for (topic, name), version in versions.items():
+                key = self._keys.get((topic, name))
+                if key and (self._place(topic), name) not in there and key.version == version and not key.pending and not key.running:
+                    del self._keys[topic, name]
+            for letter in await self._store.heads(self._clock.now(), AT_ONCE):
+                self._start(letter)
+        except Error as error:
+            _log.warning("Looking for due letters failed; will try again.", extra={"service": self._home.name, "code": error.code.value})
+        self._next_tick()
+
+    def _start(self, letter: Letter) -> bool:
+        topic = letter.topic.removeprefix(self._place(""))
+        consumer = self._consumers.get(topic)
+        if consumer is None or not letter.topic.startswith(self._place("")):
+            return False
+        key = self._keys.setdefault((topic, letter.key), _Key())
+        if key.running or self._closed:
+            return False
+        key.running, key.stuck = True, False
+        consumer.run_letter(letter, partial(self._ran, topic, key))
+        return True
+
+    def _ran(self, topic: str, key: _Key, work: Work) -> None:
+        key.running = False
+        if not key.stuck and not self._closed:
+            self._spawn(self._advance(topic, work.key, key))
+
+    async def _advance(self, topic: str, name: str, key: _Key) -> None:
+        """Go on with the key's next letter, or set the key free when there is none."""
+        while not key.running:
+            version = key.version
+            try:
+                letter = await self._store.next_letter(self._place(topic), name)
+            except Error:
+                return
+            if letter is None:
+                if key.pending == 0 and key.version == version:
+                    self._keys.pop((topic, name), None)
+                    return
+                await self._clock.sleep(0.01)
+                continue
+            due = letter.state is LetterState.PARKED and letter.due <= self._clock.now()
+            if letter.state in {LetterState.WAITING, LetterState.REDRIVE} or due:
+                self._start(letter)
+            return
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]  # a coroutine, typed loosely for both callers
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

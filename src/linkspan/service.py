@@ -1,0 +1,144 @@
+"""A service: a name, the contracts it implements, its handlers, and the database it owns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from linkspan.consumer import Limits
+from linkspan.context import Context
+from linkspan.errors import SetupError
+from linkspan.message import has_key, is_event, package_of, type_name
+from linkspan.operation import Command, EventType, Operation, Query, ServiceContract
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from linkspan.handler import Middleware
+    from linkspan.message import Event
+
+__all__ = ["Handled", "Service"]
+
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+E = TypeVar("E", bound="Event")
+Unary = Callable[[Context, Req], Coroutine[Any, Any, Res]]
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """A handler with what it handles: an operation (calls and durable commands) or an event class."""
+
+    name: str
+    operation: Operation[Any, Any] | None
+    request: type[Any]
+    package: str
+    function: Callable[[Context, Any], Coroutine[Any, Any, Any]]
+    once: bool
+
+
+class Service:
+    """Declare a service; an `App` runs it.
+
+    Args:
+        name: Lower-case letters, digits and dashes; the consumer group, the source of its messages, the name of its database.
+        contracts: The service contracts it implements; it has to handle each of their operations.
+        store: The URL of its database. By default one of its own, from the App's template; naming the same URL in two
+            services of an App shares it.
+        lifespan: Opens what handlers need (pools, clients, settings): an async context manager that yields one object or a
+            tuple of them, found again by type with `ctx.resource(Pool)`.
+        migrations: The service's own tables: a folder of numbered `.sql` files or a sequence of SQL texts. Applied at
+            start, in order, each once and in one transaction; a changed one is refused.
+        middleware: Wraps this service's handlers, inside the App's middleware.
+        limits: How failing messages are retried and held.
+    """
+
+    def __init__(  # noqa: PLR0913 - all but the name and contracts have defaults
+        self,
+        name: str,
+        *contracts: type[ServiceContract],
+        store: str | None = None,
+        lifespan: Callable[[], AbstractAsyncContextManager[object]] | None = None,
+        migrations: FilePath | Sequence[str] = (),
+        middleware: Sequence[Middleware] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        if not name or not name.replace("-", "").isalnum() or not name.isascii() or name != name.lower():
+            raise SetupError(f"Service name '{name}' cannot be used: write lower-case letters, digits and dashes.")
+        self.name = name
+        self.contracts = contracts
+        self.store = store
+        self.lifespan = lifespan
+        self.middleware = tuple(middleware)
+        self.limits = limits or Limits()
+        self.operations: dict[str, Handled] = {}
+        self.events: dict[str, Handled] = {}
+        self._migrations = migrations
+
+    def __repr__(self) -> str:
+        return f"Service({self.name!r})"
+
+    def handles(
+        self, operation: Query[Req, Res] | Command[Req, Res]  # type: ignore[type-var]  # bound to messages where it is declared
+    ) -> Callable[[Unary[Req, Res]], Unary[Req, Res]]:
+        """Answer an operation of this service's contracts, however it travels: `@orders.handles(Orders.get_order)`."""
+        if not isinstance(operation, Query | Command):
+            raise SetupError(f"Service '{self.name}' cannot handle {operation!r}: name a query or command of a ServiceContract.")
+        if not any(operation in contract.operations for contract in self.contracts):
+            raise SetupError(f"Service '{self.name}' does not implement '{operation.service_name}': add it to Service(...).")
+        if operation.path in self.operations:
+            raise SetupError(f"Service '{self.name}' handles '{operation.full_name}' twice: keep one handler.")
+
+        def register(function: Unary[Req, Res]) -> Unary[Req, Res]:
+            self.operations[operation.path] = Handled(operation.full_name, operation, operation.request, operation.package, function, once=True)
+            return function
+
+        return register
+
+    @overload
+    def on(self, event: type[E], *, once: bool = True) -> Callable[[Unary[E, None]], Unary[E, None]]: ...
+    @overload
+    def on(self, event: EventType[Req], *, once: bool = True) -> Callable[[Unary[Req, None]], Unary[Req, None]]: ...  # type: ignore[type-var]  # as above
+    def on(self, event: Any, *, once: bool = True) -> Any:
+        """React to an event: `@mail.on(OrderPlaced)`.
+
+        With `once=False` the inbox is left out: faster, and the handler may run again for the same message.
+        """
+        cls: Any = event.message if isinstance(event, EventType) else event
+        if not isinstance(event, EventType) and not (isinstance(cls, type) and is_event(cls)):
+            raise SetupError(f"Service '{self.name}' cannot react to {event!r}: name an Event class, or event(...) of a contract.")
+        name = type_name(cls)
+        if name in self.events:
+            raise SetupError(f"Service '{self.name}' reacts to '{name}' twice: keep one handler and call both parts from it.")
+        if not isinstance(event, EventType) and not has_key(cls):
+            raise SetupError(f"Event '{name}' has no order key: mark one field with field(..., key=True).")
+
+        def register(function: Any) -> Any:
+            self.events[name] = Handled(name, None, cls, package_of(cls), function, once=once)
+            return function
+
+        return register
+
+    def scripts(self) -> list[tuple[str, str]]:
+        """Return the migrations as `(name, sql)`, in order."""
+        given = self._migrations
+        if isinstance(given, FilePath):
+            if not given.is_dir():
+                raise SetupError(f"The migrations folder '{given}' of service '{self.name}' does not exist: create it or correct the path.")
+            return [(file.name, file.read_text(encoding="utf-8")) for file in sorted(given.glob("*.sql"))]
+        return [(f"{number:04d}", sql) for number, sql in enumerate(given, 1)]
+
+    def check(self) -> None:
+        """Refuse a declaration that could not serve its contract. Raises `SetupError`."""
+        for contract in self.contracts:
+            contract.contract.link()
+            for operation in contract.operations:
+                if operation.path not in self.operations and isinstance(operation, Query | Command):
+                    raise SetupError(
+                        f"Service '{self.name}' has no handler for '{operation.full_name}': add @{self.name}.handles({contract.__name__}.{operation.name})."
+                    )
+                if isinstance(operation, Command) and operation.answer == "later" and not has_key(operation.request):
+                    raise SetupError(f"Command '{operation.full_name}' answers later and has no order key: mark one field with key=True.")
