@@ -1,6 +1,6 @@
 """The values that both sides send, so that neither carries a smaller message than the other.
 
-The event has eight fields: about 165 bytes as protobuf, about 300 as JSON. The query and its
+The event has eight fields: about 178 bytes as protobuf, about 278 as JSON. The query and its
 answer have three fields, one of them a text of 160 characters.
 """
 
@@ -36,7 +36,7 @@ def event_values(number: int) -> EventValues:
         quantity=1 + scrambled % 48,
         placed_at=1_767_225_600_000 + number * 37,
         skus=[f"{10_000 + (scrambled >> shift) % 80_000}A" for shift in (0, 5, 11)],
-        note="leave it with the neighbour at door 12",
+        note="leave it with the neighbour at door 12, she is at home until six in the evening",
     )
 
 
