@@ -272,6 +272,28 @@ async def test_killed_server_comes_back_on_the_same_port_with_its_messages(tmp_p
         assert client.connected_url.port == int(server.url.rpartition(":")[2])
 
 
+async def test_sigterm_to_everything_but_the_owner_leaves_it_a_server_to_drain_with(tmp_path: Path) -> None:
+    async with embedded_nats(tmp_path) as server, connected(server) as client:
+        watchdog = watchdog_of(tmp_path)
+        for pid in (watchdog, server.pid):
+            os.kill(pid, signal.SIGTERM)
+        await until(lambda: not alive(server.pid))
+        await until(lambda: client.is_connected)
+        assert await client.request("$JS.API.INFO", timeout=10)
+        assert watchdog_of(tmp_path) == watchdog
+    await until(lambda: not alive(watchdog))
+
+
+async def test_link_in_place_of_the_private_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    (tmp_path / "nats").mkdir()
+    (tmp_path / "nats" / "run").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SetupError, match="is a link: remove it"):
+        async with embedded_nats(tmp_path / "nats"):
+            pass
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 async def test_port_of_a_killed_server_is_kept_from_others(tmp_path: Path) -> None:
     async with embedded_nats(tmp_path) as server:
         port = int(server.url.rpartition(":")[2])

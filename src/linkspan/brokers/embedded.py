@@ -4,9 +4,9 @@
     directory/run         0700: configuration, context of the `nats` tool, log, locks; secrets are removed when the server stops
 
 A small process, `linkspan.brokers.watchdog`, owns nats-server. Everyone who uses the directory holds a connection to it, which
-the kernel closes however its holder dies; after the last one the server is stopped. Needs Linux or another Unix. Where the
-kernel cannot tie nats-server to the watchdog (anything but Linux), a server whose watchdog was killed with SIGKILL lives on
-and must be stopped by hand; the next start says so.
+the kernel closes however its holder dies (a fork of the holder counts as one more); after the last one the server is stopped.
+Needs Linux or another Unix. Where the kernel cannot tie nats-server to the watchdog (anything but Linux), a server whose
+watchdog was killed with SIGKILL lives on and must be stopped by hand; the next start says so.
 
 Monitoring and `$SYS` stay off. What a durability check needs is known without them: `EmbeddedServer.sync` is the setting that
 the running server was started with, and its own version comes from the INFO line.
@@ -225,8 +225,9 @@ def _join(plan: _Plan, previous: Hello | None) -> _Link:
 
 def _prepare(plan: _Plan) -> None:
     plan.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    plan.run.mkdir(mode=0o700, exist_ok=True)
-    plan.run.chmod(0o700)
+    if not plan.run.is_symlink():
+        plan.run.mkdir(mode=0o700, exist_ok=True)
+        plan.run.chmod(0o700)
     if not watchdog.is_private(plan.run):
         raise SetupError(f"'{plan.run}' belongs to someone else or is a link: remove it, or give a directory of your own.")
 

@@ -244,20 +244,22 @@ class Watchdog:
         os.close(log)
 
     def listen_to_signals(self) -> None:
-        """Turn the death of the server and SIGTERM into events of the loop."""
+        """Turn the death of the server into an event of the loop.
+
+        SIGTERM and SIGINT change nothing: whoever stops a whole control group stops the owners too, and they need the
+        server until they have drained.
+        """
         ours, theirs = self.wakeup
         ours.settimeout(0)
         theirs.settimeout(0)
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, self.hear_signal)
-        signal.signal(signal.SIGTERM, self.hear_signal)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.selector.register(ours, selectors.EVENT_READ, self.wake)
 
-    def hear_signal(self, number: int, _frame: object) -> None:
-        """Note SIGTERM; a SIGCHLD only has to wake the loop, which the wakeup socket has done."""
-        if number == signal.SIGTERM:
-            self.stopping = True
+    def hear_signal(self, _number: int, _frame: object) -> None:
+        """Do nothing more: the wakeup socket has woken the loop, and `tick` looks after the server."""
 
     def wake(self, sock: socket.socket) -> None:
         """Empty the wakeup socket."""
@@ -327,8 +329,8 @@ class Watchdog:
     def become_server(self) -> NoReturn:
         """Turn this fork into nats-server, with the lock and the log and without our signal settings."""
         fcntl.fcntl(self.lock, fcntl.F_SETFD, 0)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         os.execv(self.order.binary, [self.order.binary, "-c", str(self.run / "nats.conf")])  # noqa: S606 # no shell is wanted
 
     def tick(self) -> None:
