@@ -236,6 +236,7 @@ def _finish(cls: type[Message]) -> None:
     traits = _traits(cls, none_when_absent=True)
     type.__setattr__(cls, "__linkspan__", traits)
     if traits.optional:
+        _read_none_when_absent(cls.desc())  # for the pure-Python runtime, which builds no codec and so did not ask
         if "__setattr__" not in cls.__dict__:
             type.__setattr__(cls, "__setattr__", _set_or_clear)
         type.__setattr__(cls, "__delitem__", _delete)
@@ -266,6 +267,10 @@ class Message(protobuf.Message[Any], metaclass=_MessageType):
         __linkspan__: ClassVar[MessageTraits]
 
         def __init_subclass__(cls, *, reserved: tuple[int | str, ...] = ()) -> None: ...
+
+    def __setstate__(self, state: object, /) -> None:
+        traits_of(type(self))  # links: a pickle makes instances without calling the class
+        super().__setstate__(state)
 
     def __repr__(self) -> str:
         return redacted(self)
@@ -359,7 +364,7 @@ def redacted(message: protobuf.Message[Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     if issubclass(kind, protobuf.Message):
         return redacted(value)
     if kind is list:
