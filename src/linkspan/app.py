@@ -1,0 +1,316 @@
+"""The application: one or many services in a process, with the engines they share. The only thing that users start."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
+
+from linkspan.brokers import broker_for
+from linkspan.client import Caller, Client
+from linkspan.errors import SetupError
+from linkspan.middleware import Deadline, Tracing
+from linkspan.outbox import Relay
+from linkspan.running import RunningService
+from linkspan.runtime import system
+from linkspan.stores import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from types import TracebackType
+
+    from linkspan.brokers.embedded import EmbeddedServer
+    from linkspan.handler import Middleware
+    from linkspan.ports import Broker, Drift, Durability, Runtime, Store
+    from linkspan.running import ServiceTransaction
+    from linkspan.service import Service
+    from linkspan.transport.server import DirectServer
+
+__all__ = ["App"]
+
+_log = logging.getLogger("linkspan.app")
+
+DRAIN = 30.0
+"""Seconds that calls and handlers under way get to finish."""
+
+
+class App:
+    """Runs services: `async with App(orders, mail) as app`, or `linkspan run module:app`.
+
+    Each setting falls back to its environment variable, then to what needs no set-up.
+
+    Args:
+        services: The services; each gets a database of its own.
+        broker: `nats://host:port`, or `memory://` (LINKSPAN_BROKER). Default: an embedded NATS server in the data directory.
+        store: The template of database URLs (LINKSPAN_STORE), default `sqlite:///<data>/{service}.db`.
+        http: `host:port` of the direct path (LINKSPAN_HTTP), default `127.0.0.1:8080`; port 0 takes a free one.
+        addresses: Where services of other processes answer: service name, contract, package or `*` to `http://host:port`
+            (LINKSPAN_ADDRESSES: `orders=http://127.0.0.1:8081,…`).
+        data: The folder of embedded engines and databases (LINKSPAN_DATA), default `.linkspan`.
+        middleware: Replaces the default middleware, tracing and deadline.
+        overrides: Resources by type, in the place of the lifespans' (tests).
+        runtime: Clock, random source and ids (tests).
+    """
+
+    def __init__(  # noqa: PLR0913 - settings, all with defaults
+        self,
+        *services: Service,
+        broker: str | Broker | None = None,
+        store: str | None = None,
+        http: str | None = None,
+        addresses: Mapping[str, str] | None = None,
+        data: str | FilePath | None = None,
+        middleware: Sequence[Middleware] | None = None,
+        overrides: Mapping[type[Any], object] | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        self.services = services
+        self.data = FilePath(data or os.environ.get("LINKSPAN_DATA") or ".linkspan")
+        self._broker_given = broker or os.environ.get("LINKSPAN_BROKER") or ""
+        self._store_template = store or os.environ.get("LINKSPAN_STORE") or ""
+        self._http = http or os.environ.get("LINKSPAN_HTTP") or "127.0.0.1:8080"
+        self._addresses = {**_addresses(os.environ.get("LINKSPAN_ADDRESSES", "")), **(addresses or {})}
+        self._middleware = (Tracing(), Deadline()) if middleware is None else tuple(middleware)
+        self._overrides = overrides or {}
+        self.runtime = runtime or system()
+        self._stack: AsyncExitStack | None = None
+        self.running: dict[str, RunningService] = {}
+        self.stores: dict[str, Store] = {}
+        self._relays: dict[str, Relay] = {}
+        self._server: DirectServer | None = None
+        self.broker: Broker | None = None
+        self.embedded: EmbeddedServer | None = None
+        self.drifts: list[Drift] = []
+        self._caller: Caller | None = None
+        self.started = asyncio.Event()
+        self.check()
+
+    def check(self) -> None:
+        """Refuse what could not run, before anything is opened. Raises `SetupError`."""
+        names = [service.name for service in self.services]
+        for name in names:
+            if names.count(name) > 1:
+                raise SetupError(f"Two services are called '{name}': rename one.")
+        for service in self.services:
+            service.check()
+            self.store_url(service)
+        urls = [self.store_url(service) for service in self.services if service.store is None]
+        if len(set(urls)) < len(urls):
+            raise SetupError(f"The store '{self._store_template}' would be shared: put {{service}} into it, or name it in each Service that shares it.")
+
+    def store_url(self, service: Service) -> str:
+        """Return the URL of a service's database."""
+        template = service.store or self._store_template or f"sqlite:///{self.data}/{{service}}.db"
+        return template.replace("{service}", service.name)
+
+    # --- life ---
+
+    async def __aenter__(self) -> App:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    async def start(self, only: Collection[str] = ()) -> None:
+        """Open the engines and run the services, or just those named in `only`. Raises `SetupError`, or `Error(UNAVAILABLE)` for an engine that is away."""
+        if self._stack is not None:
+            raise SetupError("The app is running already: start it once.")
+        unknown = set(only) - {service.name for service in self.services}
+        if unknown:
+            raise SetupError(f"There is no service '{min(unknown)}' in this app: name one of {', '.join(s.name for s in self.services)}.")
+        stack = self._stack = AsyncExitStack()
+        try:
+            await self._open([service for service in self.services if not only or service.name in only])
+        except BaseException:
+            self._stack = None
+            await stack.aclose()
+            self._forget()
+            raise
+
+    async def _open(self, services: Sequence[Service]) -> None:
+        stack = self._stack
+        assert stack is not None  # noqa: S101 - set by `start`
+        self.broker = await self._open_broker(stack)
+        self._caller = Caller(self.runtime, {}, self._middleware)
+        stack.push_async_callback(self._caller.aclose)
+        for service in services:
+            await self._open_service(stack, service)
+        running = self.running.values()
+        topics = sorted({topic for each in running for topic in each.topics})
+        self.drifts = await self.broker.declare(topics, [group for each in running for group in each.groups])
+        for drift in self.drifts:
+            fields = {"what": drift.what, "setting": drift.setting, "declared": drift.declared, "found": drift.found}
+            _log.warning("The broker has other settings than declared; they are left as they are.", extra=fields)
+        for relay in self._relays.values():
+            await relay.start()
+        await self._open_server(stack)
+        self._caller.addresses.update(self._known_addresses())
+        for each in running:
+            await each.start()
+        self.started.set()
+        _log.info("Running.", extra={"services": list(self.running), "address": self.address})
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Broker]:
+        """Open just the broker, beside a running app or without one."""
+        async with AsyncExitStack() as stack:
+            yield await self._open_broker(stack)
+
+    async def _open_broker(self, stack: AsyncExitStack) -> Broker:
+        given = self._broker_given
+        if not given or given == "embedded":
+            from linkspan.brokers.embedded import embedded_nats  # noqa: PLC0415 - only where it is used
+
+            self.embedded = server = await stack.enter_async_context(embedded_nats(self.data / "nats"))
+            broker = broker_for(server.url, self.runtime, user=server.user, password=server.password, durable=True)
+        elif isinstance(given, str):
+            broker = broker_for(given, self.runtime)
+        else:
+            return given
+        await broker.open()
+        stack.push_async_callback(broker.aclose)
+        return broker
+
+    async def _open_service(self, stack: AsyncExitStack, service: Service) -> None:
+        url = self.store_url(service)
+        store = self.stores.get(url)
+        if store is None:
+            store = self.stores[url] = open_store(url, name=service.name, runtime=self.runtime)
+            await store.open()
+            stack.push_async_callback(store.aclose)
+            assert self.broker is not None  # noqa: S101 - opened before
+            self._relays[url] = Relay(store, self.broker, self.runtime)
+            stack.push_async_callback(self._relays[url].aclose)
+        if scripts := service.scripts():
+            await store.migrate(scripts)
+        assert self.broker is not None  # noqa: S101 - opened before
+        assert self._caller is not None  # noqa: S101 - made before
+        running = RunningService(
+            service,
+            runtime=self.runtime,
+            store=store,
+            relay=self._relays[url],
+            broker=self.broker,
+            caller=self._caller,
+            middleware=self._middleware,
+        )
+        stack.push_async_callback(running.aclose)
+        if service.lifespan is not None:
+            running.provide(await stack.enter_async_context(service.lifespan()))
+        running.override(self._overrides)
+        self.running[service.name] = running
+
+    async def _open_server(self, stack: AsyncExitStack) -> None:
+        from linkspan.transport.server import DirectServer, Endpoint  # noqa: PLC0415 - HTTP loads where it is served
+
+        endpoints = [
+            Endpoint(handled.operation, partial(each.serve, handled))
+            for each in self.running.values()
+            for handled in each.declared.operations.values()
+            if handled.operation is not None
+        ]
+        if not endpoints:
+            return
+        host, _, port = self._http.removeprefix("http://").rpartition(":")
+        if not port.isdecimal():
+            raise SetupError(f"The address '{self._http}' has no port: write host:port.")
+        self._server = DirectServer(endpoints, host=host or "127.0.0.1", port=int(port), runtime=self.runtime)
+        await self._server.start()
+        stack.push_async_callback(self._server.drain, 0.0)
+
+    def _known_addresses(self) -> dict[str, str]:
+        """Return contract, package or `*` to address: what was configured, by service name too, and what runs here."""
+        known: dict[str, str] = {}
+        by_name = {service.name: service for service in self.services}
+        for name, address in self._addresses.items():
+            if name in by_name:
+                known.update({contract.full_name: address for contract in by_name[name].contracts})
+            else:
+                known[name] = address
+        if self._server is not None:
+            here = [contract.full_name for each in self.running.values() for contract in each.declared.contracts]
+            known.update(dict.fromkeys(here, self._server.address))
+        return known
+
+    async def aclose(self) -> None:
+        """Drain, then close: stop taking, finish, flush, acknowledge, close. Idempotent."""
+        stack, self._stack = self._stack, None
+        if stack is None:
+            return
+        try:
+            await self._drain()
+        finally:
+            await stack.aclose()
+            self._forget()
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN):
+                if self._server is not None:
+                    await self._server.drain(DRAIN)
+                await asyncio.gather(*(each.drain() for each in self.running.values()))
+                await asyncio.gather(*(relay.flush() for relay in self._relays.values()))
+        except TimeoutError:
+            waiting = sum(relay.waiting for relay in self._relays.values())
+            _log.warning("Draining took too long; the rest goes on at the next start.", extra={"outbox": waiting})
+
+    def _forget(self) -> None:
+        self.started.clear()
+        self.running, self.stores, self._relays = {}, {}, {}
+        self._server = self.broker = self.embedded = self._caller = None
+
+    async def run(self, only: Collection[str] = ()) -> None:
+        """Start, serve until SIGTERM or SIGINT, then drain and close."""
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        try:
+            await self.start(only)
+            await stopped.wait()
+            _log.info("Draining.", extra={"services": list(self.running)})
+        finally:
+            await self.aclose()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    # --- use ---
+
+    @property
+    def address(self) -> str:
+        """Return where the direct path answers, empty where nothing is served."""
+        return "" if self._server is None else self._server.address
+
+    def transaction(self, service: Service) -> ServiceTransaction:
+        """Work as a service outside of its handlers: `async with app.transaction(orders) as ctx: await ctx.publish(...)`."""
+        if service.name not in self.running:
+            raise SetupError(f"Service '{service.name}' does not run here: start the app with it.")
+        return self.running[service.name].transaction()
+
+    def client(self, name: str = "client") -> Client:
+        """Return a client of this app's broker and addresses."""
+        if self.broker is None:
+            raise SetupError("The app is not running: use its client inside `async with app`.")
+        return Client(self.broker, addresses=self._known_addresses(), name=name, middleware=self._middleware, runtime=self.runtime)
+
+    async def attest(self) -> list[Durability]:
+        """Ask each engine what its acknowledgements are worth."""
+        if self.broker is None:
+            raise SetupError("The app is not running: start it first.")
+        return [await self.broker.attest(), *[await store.attest() for store in self.stores.values()]]
+
+
+def _addresses(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, equals, address = part.partition("=")
+        if not equals or not address.startswith(("http://", "https://")):
+            raise SetupError(f"LINKSPAN_ADDRESSES has '{part}': write name=http://host:port, separated by commas.")
+        found[name] = address
+    return found

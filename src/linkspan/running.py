@@ -1,0 +1,270 @@
+"""A service at work: its store, relay, consumers and endpoints, and the home of its handlers' contexts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from linkspan.client import Sender, command_topic, event_topic
+from linkspan.consumer import Binding, Consumer, frames
+from linkspan.context import Context, Transaction
+from linkspan.deadletter import Holding
+from linkspan.envelope import JSON, PROTOBUF
+from linkspan.errors import Code, Error, SetupError
+from linkspan.handler import compose
+from linkspan.inbox import forget_old
+from linkspan.message import decode, decode_json
+from linkspan.operation import Command
+from linkspan.outbox import Relay
+from linkspan.ports import Outcome, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from linkspan.client import Caller
+    from linkspan.handler import Handler, Middleware
+    from linkspan.operation import Operation
+    from linkspan.ports import Broker, Outgoing, Runtime, Store
+    from linkspan.service import Handled, Service
+    from linkspan.transport.server import Inbound
+
+__all__ = ["RunningService", "ServiceTransaction"]
+
+R = TypeVar("R")
+
+_log = logging.getLogger("linkspan.service")
+
+CALL_TIMEOUT = 30.0
+"""Seconds that a call may take whose caller set no timeout."""
+
+
+class RunningService:
+    """One service of a started App."""
+
+    def __init__(  # noqa: PLR0913 - the parts it joins, named at its one call
+        self, service: Service, *, runtime: Runtime, store: Store, relay: Relay, broker: Broker, caller: Caller, middleware: Sequence[Middleware]
+    ) -> None:
+        self.declared = service
+        self.name = service.name
+        self.runtime = runtime
+        self.store: Store | None = store
+        self.relay = relay
+        self._store = store
+        self._broker = broker
+        self._caller = caller
+        self._sender = Sender(service.name, runtime)
+        self._resources: dict[type[Any], object] = {}
+        self._middleware = (*middleware, *service.middleware)
+        self._handlers: dict[str, Handler] = {}
+        self._cleaning: asyncio.Task[None] | None = None
+        self.holding = Holding(self, store, service.limits)
+        self.consumers = [self._consumer(topic, bindings) for topic, bindings in self._topics().items()]
+
+    # --- life ---
+
+    @property
+    def groups(self) -> list[tuple[str, str]]:
+        """Return the `(topic, group)` pairs that this service consumes."""
+        return [(consumer.topic, self.name) for consumer in self.consumers]
+
+    @property
+    def topics(self) -> set[str]:
+        """Return the topics that this service's own contracts publish to or take commands from."""
+        packages = {contract.contract.package for contract in self.declared.contracts}
+        return {consumer.topic for consumer in self.consumers} | {event_topic(package) for package in packages}
+
+    def provide(self, given: object) -> None:
+        """Take what the lifespan yielded."""
+        for resource in given if isinstance(given, tuple) else (given,):
+            if resource is not None:
+                self._resources[type(resource)] = resource
+
+    def override(self, resources: Mapping[type[Any], object]) -> None:
+        """Put other resources in the place of the lifespan's (tests)."""
+        self._resources.update(resources)
+
+    async def start(self) -> None:
+        """Begin to consume."""
+        await self.holding.start()
+        self._cleaning = asyncio.get_running_loop().create_task(forget_old(self._store, self.runtime))
+        for consumer in self.consumers:
+            await consumer.start()
+
+    async def drain(self) -> None:
+        """Take no more messages and finish those that were started."""
+        await asyncio.gather(*(consumer.drain() for consumer in self.consumers))
+
+    async def aclose(self) -> None:
+        """Stop everything of this service but its store and relay, which others may share."""
+        for consumer in self.consumers:
+            await consumer.aclose()
+        await self.holding.aclose()
+        if self._cleaning is not None:
+            self._cleaning.cancel()
+            await asyncio.gather(self._cleaning, return_exceptions=True)
+
+    # --- handlers ---
+
+    def _topics(self) -> dict[str, dict[str, Binding]]:
+        found: dict[str, dict[str, Binding]] = {}
+        for name, handled in self.declared.events.items():
+            found.setdefault(event_topic(handled.package), {})[name] = self._binding(handled)
+        for handled in self.declared.operations.values():
+            if isinstance(handled.operation, Command):
+                found.setdefault(command_topic(handled.package), {})[handled.name] = self._binding(handled)
+        return found
+
+    def _consumer(self, topic: str, bindings: dict[str, Binding]) -> Consumer:
+        own = tuple(f"{contract.full_name}." for contract in self.declared.contracts)
+        strict = own if topic.endswith(".commands") else ()
+        consumer = Consumer(
+            self, topic, bindings, broker=self._broker, relay=self.relay, holding=self.holding, limits=self.declared.limits, strict=strict
+        )
+        self.holding.add(consumer)
+        return consumer
+
+    def _binding(self, handled: Handled) -> Binding:
+        return Binding(handled.name, handled.name, partial(_decode, handled.request), self._handler(handled), handled.once)
+
+    def _handler(self, handled: Handled) -> Handler:
+        if handled.name not in self._handlers:
+            self._handlers[handled.name] = compose(self._middleware, handled.function)
+        return self._handlers[handled.name]
+
+    async def serve(self, handled: Handled, request: Any, inbound: Inbound) -> Any:
+        """Answer a direct call: run the handler, commit what it recorded, then answer."""
+        ctx = self._called(handled, inbound)
+        try:
+            response = await self._handler(handled)(ctx, request)
+            if type(response) is not handled.operation.response:  # type: ignore[union-attr]  # an endpoint has an operation
+                raise Error(Code.INTERNAL, f"The handler of '{handled.name}' returned a {type(response).__name__}: return its response type.")
+            if ctx.used_tx is not None:
+                await self.commit(ctx, ctx.used_tx)
+        except BaseException as error:
+            await self._undo(ctx)
+            if isinstance(error, Error) or not isinstance(error, Exception):
+                raise
+            id_ = self.runtime.ids.new()
+            fields = {"service": self.name, "operation": handled.name, "error": type(error).__name__, "error_id": id_, "stack": frames(error)}
+            _log.exception("A handler raised.", extra=fields, exc_info=False)
+            raise Error(Code.INTERNAL, f"'{handled.name}' failed; its service has logged it as {id_}.") from error
+        return response
+
+    def _called(self, handled: Handled, inbound: Inbound) -> Context:
+        headers = inbound.headers
+        key = headers.get("idempotency-key", "").strip('"')[:512] or self.runtime.ids.new()
+        ctx = Context(self, handled.name, key, read_only=not isinstance(handled.operation, Command))
+        ctx.trace = headers.get("traceparent", "")
+        ctx.caller = headers.get("linkspan-caller", "")[:128]
+        ctx.correlation = headers.get("linkspan-correlation", "")[:128] or key
+        ctx.deadline = self.runtime.clock.monotonic() + (CALL_TIMEOUT if inbound.timeout is None else inbound.timeout)
+        return ctx
+
+    def transaction(self) -> ServiceTransaction:
+        """Return a transaction outside of any handler: `async with ... as ctx`."""
+        return ServiceTransaction(self)
+
+    async def commit(self, ctx: Context, tx: Transaction) -> None:
+        """Commit a handler's transaction and hand its messages to the relay. Raises `Error`; UNAVAILABLE if the backlog does not shrink in time."""
+        if not tx.wrote:
+            return
+        if tx.unit.messages and self.relay.full:
+            await self._room(ctx)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        tx.unit.settled = partial(self._settled, done)
+        if tx.session is not None:
+            await tx.session.commit()
+        else:
+            self._store.submit(tx.unit)
+        await done
+
+    def _settled(self, done: asyncio.Future[None], unit: Unit) -> None:
+        if unit.outcome is Outcome.COMMITTED and unit.messages:
+            self.relay.take(unit.messages)
+        if done.done():
+            return
+        if unit.outcome is Outcome.FAILED:
+            done.set_exception(unit.error or Error(Code.UNKNOWN, "The commit failed."))
+        else:
+            done.set_result(None)
+
+    async def _room(self, ctx: Context) -> None:
+        try:
+            async with asyncio.timeout(min(ctx.time_left, CALL_TIMEOUT)):
+                await self.relay.room()
+        except TimeoutError:
+            raise Error(Code.RESOURCE_EXHAUSTED, "The outbox is full: the broker stores less than is published. Try later.") from None
+
+    async def _undo(self, ctx: Context) -> None:
+        tx = ctx.used_tx
+        if tx is not None and tx.session is not None:
+            await asyncio.shield(tx.session.rollback())
+
+    # --- what a context asks of its home ---
+
+    async def call_from(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:  # noqa: ASYNC109 - it becomes a deadline
+        """Carry a handler's call."""
+        return await self._caller.call(self, ctx, operation, request, timeout, key)
+
+    def outgoing_event(self, ctx: Context, kind: Any, message: Any) -> Outgoing:
+        """Make an event's message."""
+        return self._sender.event(ctx, kind, message)
+
+    def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None) -> Outgoing:
+        """Make a command's message."""
+        return self._sender.command(ctx, operation, request, key)
+
+    def resource(self, kind: type[R]) -> R:
+        """Return the resource of this type, or the one that is an instance of it."""
+        found = self._resources.get(kind)
+        if found is None:
+            found = next((resource for resource in self._resources.values() if isinstance(resource, kind)), None)
+            if found is None:
+                raise SetupError(f"Service '{self.name}' has no resource '{kind.__name__}': yield one from its lifespan.")
+            self._resources[kind] = found
+        return found  # type: ignore[return-value]  # filed under its own type
+
+    def unit(self) -> Unit:
+        """Return an empty unit; whoever submits it sets `settled`."""
+        return Unit(settled=_unsettled)
+
+
+class ServiceTransaction:
+    """A unit of work outside of any handler: commits at the end of the block, forgotten when the block raises."""
+
+    __slots__ = ("_ctx", "_service")
+
+    def __init__(self, service: RunningService) -> None:
+        self._service = service
+        self._ctx: Context | None = None
+
+    async def __aenter__(self) -> Context:
+        ctx = self._ctx = Context(self._service, "transaction", self._service.runtime.ids.new())
+        return ctx
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        ctx = self._ctx
+        if ctx is None or ctx.used_tx is None:
+            return
+        tx = ctx.used_tx
+        if error is None:
+            await self._service.commit(ctx, tx)
+        elif tx.session is not None:
+            await asyncio.shield(tx.session.rollback())
+
+
+def _decode(cls: type[Any], data: bytes, content_type: str) -> Any:
+    if content_type == PROTOBUF:
+        return decode(cls, data)
+    if content_type.partition(";")[0].strip() == JSON:
+        return decode_json(cls, data)
+    raise Error(Code.INVALID_ARGUMENT, f"A content type other than '{PROTOBUF}' or '{JSON}' cannot be decoded: publish one of these.")
+
+
+def _unsettled(_unit: Unit) -> None:
+    """Stand in until the unit is submitted."""
+
+
