@@ -161,13 +161,20 @@ class Point:
 
 
 POINTS = (
-    Point("commit", "**/*.py", r".*execute(script|many)?", r"(?i)^(f?['\"]\s*(COMMIT|END)\b|\w*COMMIT\b)"),
-    Point("commit", "**/*.py", r"(.*\.)?(_?connection|_?conn|_?db|_?database)\.commit"),
-    Point("publish", "**/*.py", r"(.*\.)?_?broker\.publish(_batch)?"),
-    Point("publish", "**/*.py", r"(.*\.)?(_?js|_?jetstream)\.publish(_async)?"),
-    Point("ack", "**/*.py", r"(.*\.)?(delivery|message|msg|unit\.tag|tag)\.(ack|nack)"),
+    Point("commit", "stores/*.py", r".*execute(script|many)?", r"(?i)^(f?['\"]\s*(COMMIT|END)\b|\w*COMMIT\b)"),
+    Point("commit", "stores/*.py", r".*(connection|conn|db|database)\.commit"),
+    Point("publish", "*.py", r"(.*\.)?_?broker\.publish(_batch)?"),
+    Point("publish", "brokers/memory.py", r"self\._store"),
+    Point("publish", "brokers/nats*.py", r"(.*\.)?_?(js|jetstream)\.publish(_async)?"),
+    Point("ack", "brokers/memory.py", r"group\.settle"),
+    Point("ack", "brokers/nats*.py", r".*\.answer", r"\+ACK"),
+    Point("ack", "brokers/nats*.py", r"(.*\.)?(msg|message)\.(ack|ack_sync)"),
 )
-"""Every commit, publish and ack of the package is made by one of these calls, in a function that names its point with `reached`."""
+"""Every commit, publish and ack of the package is made by one of these calls, in a function that names its point with `reached`.
+
+They stand where the effect leaves the process: commits in the stores, acks in the brokers (`Delivery.ack` of the core ends there),
+publishes in both, because between the relay's call and the broker's bytes lies a queue.
+"""
 
 POINT_NAME = re.compile(r"[a-z_]+\.[a-z_]+\.(before|after)")
 
@@ -176,7 +183,6 @@ def hooks(source: Source) -> Iterator[Finding]:
     """Find commits, publishes and acks that no crash test can stop at, and points with malformed names."""
     if not source.in_package:
         return
-    points = [point for point in POINTS if _matches(source.module, point.module)]
     for function in ast.walk(ast.parse(source.text)):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -185,7 +191,7 @@ def hooks(source: Source) -> Iterator[Finding]:
         for call in reached:
             yield from _badly_named(source, call)
         for call in calls:
-            kind = next((point.kind for point in points if _is_at(call, point)), None)
+            kind = next((point.kind for point in POINTS if is_at(source.module, call, point)), None)
             if kind and not reached:
                 said = ast.unparse(call.func)
                 sentence = (
@@ -214,10 +220,6 @@ def _is_hook(call: ast.Call) -> bool:
     return re.fullmatch(r"(.*\.)?_?reached", ast.unparse(call.func)) is not None
 
 
-def _matches(module: str, pattern: str) -> bool:
-    return pattern == "**/*.py" or PurePosixPath(module).match(pattern)
-
-
 def _own(function: ast.AST) -> Iterator[ast.AST]:
     """Walk a function's body without the functions defined in it; those are looked at by themselves."""
     for child in ast.iter_child_nodes(function):
@@ -226,8 +228,9 @@ def _own(function: ast.AST) -> Iterator[ast.AST]:
             yield from _own(child)
 
 
-def _is_at(call: ast.Call, point: Point) -> bool:
-    if not re.fullmatch(point.call, ast.unparse(call.func)):
+def is_at(module: str, call: ast.Call, point: Point) -> bool:
+    """Tell whether a call in a module is one of a point's."""
+    if not PurePosixPath(f"/{module}").match(f"/{point.module}") or not re.fullmatch(point.call, ast.unparse(call.func)):
         return False
     return not point.argument or any(re.search(point.argument, ast.unparse(argument)) for argument in call.args)
 
