@@ -19,7 +19,7 @@ import nats
 import pytest
 
 from linkspan.brokers.embedded import EmbeddedServer, embedded_nats
-from linkspan.brokers.watchdog import read_info
+from linkspan.brokers.watchdog import read_greeting
 from linkspan.errors import SetupError
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ async def test_sigterm_to_everything_but_the_owner_leaves_it_a_server_to_drain_w
             os.kill(pid, signal.SIGTERM)
         await until(lambda: not alive(server.pid))
         await until(lambda: client.is_connected)
-        assert await client.request("$JS.API.INFO", timeout=10)
+        assert (await client.request("$JS.API.INFO", timeout=10)).data
         assert watchdog_of(tmp_path) == watchdog
     await until(lambda: not alive(watchdog))
 
@@ -303,7 +303,7 @@ async def test_port_of_a_killed_server_is_kept_from_others(tmp_path: Path) -> No
         with pytest.raises(OSError, match="in use"), socket.socket() as thief:
             thief.bind(("127.0.0.1", port))
         os.kill(watchdog, signal.SIGCONT)
-        await until(lambda: (read_info(port, 1.0) or {}).get("server_name") == server.name)
+        await until(lambda: (read_greeting(port, 1.0) or {}).get("server_name") == server.name)
 
 
 async def test_killed_watchdog_takes_the_server_along_and_owners_bring_both_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -313,7 +313,7 @@ async def test_killed_watchdog_takes_the_server_along_and_owners_bring_both_back
         await js.publish("orders.placed", b"x")
         os.kill(watchdog_of(tmp_path), signal.SIGKILL)
         await until(lambda: not alive(server.pid))
-        await until(lambda: (read_info(int(server.url.rpartition(":")[2]), 1.0) or {}).get("server_name") == server.name)
+        await until(lambda: (read_greeting(int(server.url.rpartition(":")[2]), 1.0) or {}).get("server_name") == server.name)
         await until(lambda: client.is_connected)
         async with asyncio.timeout(10):
             assert (await js.stream_info("orders")).state.messages == 1

@@ -12,7 +12,7 @@ from linkspan.brokers.watchdog import Order, State, is_private, render_config, r
 from linkspan.errors import SetupError
 
 ORDER = Order("linkspan-01", "linkspan", "pass-word", 0, "/bin/nats-server", "/data", "always", 1_048_576)
-STATE = {"instance": "linkspan-01", "watchdog": 10, "server": 11, "port": 4000, "socket": "/run/watchdog.sock"}
+STATE = State("linkspan-01", 10, 11, 4000, "/run/watchdog.sock")._asdict()
 
 
 def test_config_listens_on_loopback_only_and_syncs_every_write() -> None:
@@ -61,7 +61,7 @@ def test_open_directory_file_and_link_are_not_private(tmp_path: Path) -> None:
 
 
 def test_state_file_is_read_back() -> None:
-    assert State.parse(json.dumps(STATE)) == State(**STATE)  # type: ignore[arg-type]
+    assert State.parse(json.dumps(STATE))._asdict() == STATE
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Hello", "Order", "State", "is_private", "read_info", "read_line", "render_config", "write_private"]
+__all__ = ["Hello", "Order", "State", "is_private", "read_greeting", "read_line", "render_config", "write_private"]
 
 HOST = "127.0.0.1"
 CONTEXT = Path("nats", "context", "linkspan.json")
@@ -149,7 +149,7 @@ def read_line(sock: socket.socket) -> bytes:
     return bytes(taken).rstrip(b"\r\n")
 
 
-def read_info(port: int, timeout: float) -> dict[str, Any] | None:
+def read_greeting(port: int, timeout: float) -> dict[str, Any] | None:
     """Read the INFO line that a NATS server sends to every new connection; nothing is sent to it."""
     try:
         with socket.create_connection((HOST, port), timeout) as sock:
@@ -214,8 +214,6 @@ class Watchdog:
         for key, _ in self.selector.select(seconds):
             react: Callable[[Any], None] = key.data
             react(key.fileobj)
-
-    # -- set-up
 
     def take_lock(self) -> None:
         """Hold the files of the directory. nats-server inherits the lock: it is free when both are gone, and only then."""
@@ -306,8 +304,6 @@ class Watchdog:
                     if place.parent != self.run:
                         place.parent.rmdir()
 
-    # -- the server
-
     def start_server(self) -> None:
         """Start nats-server; it dies with this process (on Linux)."""
         self.info = None
@@ -370,7 +366,7 @@ class Watchdog:
 
     def probe(self, now: float) -> None:
         """Ask the port who is there; the server is ready when it answers with our name."""
-        info = read_info(self.port, 1.0)
+        info = read_greeting(self.port, 1.0)
         if info is None or info.get("server_name") != self.order.instance:
             self.probe_pause = min(0.05, self.probe_pause * 1.5)
             self.due = now + self.probe_pause
@@ -385,8 +381,6 @@ class Watchdog:
         write_private(self.run / "state.json", json.dumps(state._asdict()))
         for owner in list(self.owners):
             self.greet(owner)
-
-    # -- owners
 
     def welcome(self, listener: socket.socket) -> None:
         """Accept one more owner."""
@@ -425,8 +419,6 @@ class Watchdog:
         for owner in self.leaving:
             owner.close()
         self.leaving.clear()
-
-    # -- the end
 
     def stop(self) -> None:
         """Stop the server in order, remove what names it, then let the last owners go."""
