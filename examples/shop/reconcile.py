@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from examples.shop.order_book import cents_of, pieces_of
+from examples.shop.reconcile_messages import check_traffic, read_traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -64,6 +65,9 @@ class Reconciliation:
     charged_cents: int = 0
     refunded_cents: int = 0
     shipped_pieces: int = 0
+    messages: int = 0
+    deliveries: int = 0
+    dead_letters: int = 0
     lost: int = 0
     double_effects: int = 0
     differences: list[str] = field(default_factory=list[str])
@@ -74,15 +78,25 @@ class Reconciliation:
         return not (self.lost or self.double_effects or self.differences)
 
 
-def reconcile(book: OrderBook, folder: Path) -> Reconciliation:
-    """Compare the orders file with the databases `<folder>/<service>.db` of services that have stopped or are at rest."""
+def reconcile(book: OrderBook, folder: Path, poisoned: int = 0) -> Reconciliation:
+    """Compare the orders file with the databases `<folder>/<service>.db` of services that have stopped or are at rest.
+
+    `poisoned` is the number of messages that were made undecodable on purpose, and have to be dead letters now.
+    """
     databases = {name: folder / f"{name}.db" for name in SERVICES}
     actual = Counter(effect for name, path in databases.items() for effect in _read_effects(name, path))
-    charged = {effect.ref for effect in actual if effect.service == "payments" and effect.kind == "charged"}
-    declined = {effect.ref for effect in actual if effect.service == "payments" and effect.kind == "declined"}
+    charged = {effect.ref for effect in actual if effect[:2] == ("payments", "charged")}
+    declined = {effect.ref for effect in actual if effect[:2] == ("payments", "declined")}
+    expected = Counter(_expected(book, charged, declined))
     result = _business(book, charged, declined, actual)
-    _subtract(result, Counter(_expected(book, charged, declined)), actual)
+    _subtract(result, expected, actual)
     result.differences += _state(databases)
+    traffic = read_traffic(databases)
+    result.messages, result.deliveries, result.dead_letters = traffic.messages, traffic.deliveries, traffic.dead_letters
+    entries: Counter[str] = Counter()
+    for effect, times in expected.items():
+        entries[f"{effect.service}.{effect.kind}"] += times
+    result.differences += check_traffic(traffic, entries, poisoned)
     return result
 
 

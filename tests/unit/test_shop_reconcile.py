@@ -23,6 +23,12 @@ SCHEMA = Path(examples.shop.__file__).parent / "schema"
 START = datetime(2010, 12, 1, tzinfo=UTC)
 MUG, CUP, POSTAGE = Line("MUG", 4, 250), Line("CUP", 1, 99), Line("POST", 1, 1800)
 DECLINED = {"3"}
+LINKSPAN = """
+create table linkspan_sequence (topic text, key text, last integer, primary key (topic, key));
+create table linkspan_outbox (position integer primary key);
+create table linkspan_inbox (position integer primary key, source text);
+create table linkspan_letter (position integer primary key, state text);
+"""
 LEDGERS = ["storefront.checkouts", "storefront.returns", "orders.log", "inventory.movements", "payments.payments"]
 LEDGERS += ["shipping.parcels", "notifications.mails"]
 
@@ -43,15 +49,26 @@ class Shop:
         self.folder = folder
         for service in SERVICES:
             with self.database(service) as database:
-                database.executescript((SCHEMA / f"{service}.sql").read_text())
+                database.executescript((SCHEMA / service / "0001_tables.sql").read_text())
+                database.executescript(LINKSPAN)
 
     def database(self, service: str) -> closing[sqlite3.Connection]:
-        return closing(sqlite3.connect(self.folder / f"{service}.db", isolation_level=None))
+        database = sqlite3.connect(self.folder / f"{service}.db", isolation_level=None)
+        database.execute("pragma synchronous = off")
+        return closing(database)
 
     def add(self, table: str, columns: str, *values: object) -> None:
         service, name = table.split(".")
         with self.database(service) as database:
             database.execute(f"insert into {name} ({columns}, at) values ({', '.join('?' * len(values))}, 0)", values)
+
+    def tell(self, key: str, sender: str, topic: str, *receivers: str) -> None:
+        with self.database(sender) as database:
+            upsert = "insert into linkspan_sequence values (?, ?, 1) on conflict (topic, key) do update set last = last + 1"
+            database.execute(upsert, [f"shop.{topic.replace('.', '.v1.')}", key])
+        for receiver in receivers:
+            with self.database(receiver) as database:
+                database.execute("insert into linkspan_inbox (source) values (?)", [f"{receiver}</{sender}"])
 
     def log(self, step: str, ref: str, lines: Iterable[Line]) -> None:
         self.add("orders.log", "step, ref, pieces, cents", step, ref, pieces_of(lines), cents_of(lines))
@@ -79,10 +96,20 @@ class Shop:
         self.add("payments.payments", "kind, ref, cents", "declined" if declined else "charged", ref, cents_of(lines))
         for step in ("placed", "reserved", *(("declined", "released") if declined else ("settled", "shipped"))):
             self.log(step, ref, lines)
+        self.tell(ref, "storefront", "orders.commands", "orders")
+        self.tell(ref, "orders", "orders.events", "inventory")
+        self.tell(ref, "inventory", "inventory.events", "orders")
+        self.tell(ref, "orders", "payments.commands", "payments")
+        self.tell(ref, "payments", "payments.events", "orders")
         if declined:
             self.move("release", ref, lines)
             self.mail("declined", ref)
+            self.tell(ref, "orders", "inventory.commands", "inventory")
+            self.tell(ref, "inventory", "inventory.events", "orders")
+            self.tell(ref, "orders", "orders.events", "notifications")
         else:
+            self.tell(ref, "orders", "orders.events", "shipping", "notifications")
+            self.tell(ref, "shipping", "shipping.events", "orders", "notifications")
             self.add("shipping.parcels", "order_id, pieces", ref, pieces_of(lines))
             self.mail("receipt", ref)
             self.mail("shipped", ref)
@@ -96,7 +123,13 @@ class Shop:
         self.log("refund_requested", ref, lines)
         self.log("refund_refused" if refused else "refunded", ref, lines)
         self.mail("refund_refused" if refused else "refunded", ref)
-        if not refused:
+        self.tell(order_id, "storefront", "orders.commands", "orders")
+        if refused:
+            self.tell(order_id, "orders", "orders.events", "notifications")
+        else:
+            self.tell(order_id, "orders", "payments.commands", "payments")
+            self.tell(order_id, "payments", "payments.events", "orders")
+            self.tell(order_id, "orders", "orders.events", "notifications", "inventory")
             self.add("payments.payments", "kind, ref, cents", "refunded", ref, cents_of(lines))
             self.move("return", ref, lines)
 
@@ -219,6 +252,42 @@ def test_a_service_without_a_database_has_lost_everything(shop: Shop) -> None:
     (shop.folder / "shipping.db").unlink()
 
     assert reconcile(book(), shop.folder).lost == 2
+
+
+@pytest.mark.parametrize(
+    ("service", "sql", "message"),
+    [
+        ("orders", "insert into linkspan_outbox values (1)", "orders: 1 messages still in the outbox"),
+        ("orders", "insert into linkspan_letter values (1, 'parked')", "orders: 1 letters parked"),
+        ("payments", "insert into linkspan_letter values (1, 'dead')", "1 dead letters instead of 0"),
+        ("payments", "delete from linkspan_inbox where position = 1", "4 messages handled by payments from orders instead of 5"),
+        (
+            "shipping",
+            "insert into linkspan_inbox (source) values ('shipping</orders')",
+            "3 messages handled by shipping from orders instead of 2",
+        ),
+        (
+            "shipping",
+            "update linkspan_sequence set last = 2 where key = '1'",
+            "3 messages sent by shipping to shop.shipping.v1.events instead of 2",
+        ),
+    ],
+)
+def test_messages_that_do_not_fit_the_ledgers_are_found(shop: Shop, service: str, sql: str, message: str) -> None:
+    change(shop, service, sql)
+
+    result = reconcile(book(), shop.folder)
+
+    assert not result.reconciled
+    assert result.differences == [message]
+
+
+def test_poison_must_have_become_a_dead_letter(shop: Shop) -> None:
+    assert not reconcile(book(), shop.folder, poisoned=1).reconciled
+
+    change(shop, "payments", "insert into linkspan_letter values (1, 'dead')")
+
+    assert reconcile(book(), shop.folder, poisoned=1).reconciled
 
 
 @given(data=st.data())

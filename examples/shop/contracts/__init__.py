@@ -1,0 +1,1 @@
+"""What the shop's services promise each other: one module, one package, no code of any service."""
