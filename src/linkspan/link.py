@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import typing
+from collections import Counter
 from dataclasses import dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -138,6 +139,7 @@ class Linker:
         """Return the descriptor of all declarations, each nested type inside its parent."""
         enums = {d.name: self._enum(d) for d in self.declared.values() if d.is_enum}
         messages = {d.name: self._message(d) for d in self.declared.values() if not d.is_enum}
+        self._check_values(enums)
         for name in (*enums, *messages):
             outer = name.rpartition(".")[0]
             if outer and outer not in messages:
@@ -171,6 +173,16 @@ class Linker:
             proto.value.append(EnumValueDescriptorProto(name=f"{prefix}_{member.name}", number=member.value))
         self._reserve(declaration, {member.value: member.name for member in members.values()}, proto)
         return proto
+
+    @staticmethod
+    def _check_values(enums: Mapping[str, EnumDescriptorProto]) -> None:
+        """Refuse two values of one name: protobuf keeps values beside their enum, not inside."""
+        owners: dict[tuple[str, str], str] = {}
+        for name, proto in enums.items():
+            for value in proto.value:
+                other = owners.setdefault((name.rpartition(".")[0], value.name), name)
+                if other != name:
+                    raise SetupError(f"Enums '{other}' and '{name}' both have the value '{value.name}': rename one of the enums.")
 
     # --- messages
 
@@ -209,9 +221,11 @@ class Linker:
                 other = by_json.setdefault(spelling, field.name)
                 if other != field.name:
                     raise SetupError(f"Fields '{other}' and '{field.name}' of '{name}' are both '{spelling}' in JSON: rename one.")
-        for nested in proto.nested_type:
-            if any(d.name == f"{name}.{nested.name}" for d in self.declared.values()):
-                raise SetupError(f"Class '{name}.{nested.name}' has the name of the entries of a mapping: rename the class.")
+        nested = [d.name.rpartition(".")[2] for d in self.declared.values() if d.name.rpartition(".")[0] == name]
+        members = [part.name for part in (*proto.field, *proto.oneof_decl, *proto.nested_type)]
+        for twice, count in Counter((*members, *nested)).items():
+            if count > 1:  # protobuf keeps fields, oneofs, map entries and nested types in one scope
+                raise SetupError(f"Message '{name}' uses the name '{twice}' twice: rename one.")
         keys = [attribute for attribute, spec in declaration.fields.items() if spec.key]
         if len(keys) > 1:
             raise SetupError(f"Message '{name}' has {len(keys)} key fields ('{keys[0]}', '{keys[1]}'): mark one.")

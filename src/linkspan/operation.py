@@ -35,8 +35,11 @@ __all__ = [
 ]
 
 # Both stay invariant: with a covariant request, checkers accept any message for any operation (tests/typing).
-Req = TypeVar("Req", bound=protobuf.Message[Any])
-Res = TypeVar("Res", bound=protobuf.Message[Any])
+Req = TypeVar("Req")
+Res = TypeVar("Res")
+# The functions that declare take messages only, so that whoever passes operations on needs no bound.
+ReqMessage = TypeVar("ReqMessage", bound=protobuf.Message[Any])
+ResMessage = TypeVar("ResMessage", bound=protobuf.Message[Any])
 Answer = Literal["now", "later", "either"]
 
 
@@ -69,13 +72,14 @@ class Operation(Generic[Req, Res]):
     def bind(self, package: str, service: str, name: str, rpc_name: str) -> None:
         """Take the names that the service contract gives; a value has one place."""
         where = f"{service}.{name}"
+        request: Any = self.request
         if self.name:
             raise SetupError(f"Operation '{where}' is the same value as '{self.full_name}': declare it anew.")
         for role, cls in (("request", self.request), ("response", self.response)):
             if not is_message_class(cls):
                 raise SetupError(f"Operation '{where}' has the {role} {cls!r}, which is no message class: name a Message.")
-        if is_event(self.request):
-            raise SetupError(f"Operation '{where}' takes the event '{type_name(self.request)}': events are published; take a Message.")
+        if is_event(request):
+            raise SetupError(f"Operation '{where}' takes the event '{type_name(request)}': events are published; take a Message.")
         self._check(where)
         self.name, self.rpc_name, self.package = name, rpc_name, package
         self.service_name = f"{package}.{service}"
@@ -162,7 +166,8 @@ class EventType(Generic[Req]):
         """Take the name that the service contract gives."""
         if not is_message_class(self.message):
             raise SetupError(f"Event '{service}.{name}' is made of {self.message!r}, which is no message class: name a generated one.")
-        self.name, self.full_name, self.package = name, type_name(self.message), package_of(self.message)
+        message: Any = self.message
+        self.name, self.full_name, self.package = name, type_name(message), package_of(message)
 
 
 class Stream(Generic[Res]):
@@ -174,20 +179,22 @@ class Stream(Generic[Res]):
         self.message = message
 
 
-def stream(message: type[Res], /) -> Stream[Res]:
+def stream(message: type[ResMessage], /) -> Stream[ResMessage]:
     """Answer with any number of messages of this class."""
     return Stream(message)
 
 
 @overload
-def query(request: type[Req], response: type[Res], /, *, staleness: float = 0.0, budget: float | None = None) -> Query[Req, Res]: ...
+def query(
+    request: type[ReqMessage], response: type[ResMessage], /, *, staleness: float = 0.0, budget: float | None = None
+) -> Query[ReqMessage, ResMessage]: ...
 @overload
 def query(
-    request: type[Req], response: Stream[Res], /, *, staleness: float = 0.0, budget: float | None = None
-) -> ServerStream[Req, Res]: ...
+    request: type[ReqMessage], response: Stream[ResMessage], /, *, staleness: float = 0.0, budget: float | None = None
+) -> ServerStream[ReqMessage, ResMessage]: ...
 def query(
-    request: type[Req], response: type[Res] | Stream[Res], /, *, staleness: float = 0.0, budget: float | None = None
-) -> Query[Req, Res] | ServerStream[Req, Res]:
+    request: type[ReqMessage], response: type[ResMessage] | Stream[ResMessage], /, *, staleness: float = 0.0, budget: float | None = None
+) -> Query[ReqMessage, ResMessage] | ServerStream[ReqMessage, ResMessage]:
     """Declare an operation that reads and changes nothing.
 
     Args:
@@ -201,7 +208,9 @@ def query(
     return Query(request, response, staleness=staleness, budget=budget)
 
 
-def command(request: type[Req], response: type[Res], /, *, answer: Answer = "either", expires: float | None = None) -> Command[Req, Res]:
+def command(
+    request: type[ReqMessage], response: type[ResMessage], /, *, answer: Answer = "either", expires: float | None = None
+) -> Command[ReqMessage, ResMessage]:
     """Declare an operation that asks for a change.
 
     Args:
@@ -213,7 +222,7 @@ def command(request: type[Req], response: type[Res], /, *, answer: Answer = "eit
     return Command(request, response, answer=answer, expires=expires)
 
 
-def event(message: type[Req], /) -> EventType[Req]:
+def event(message: type[ReqMessage], /) -> EventType[ReqMessage]:
     """Declare that a generated class is an event; classes of our own derive from Event instead."""
     return EventType(message)
 

@@ -74,9 +74,8 @@ def _method(name: str, options: MethodOptions | None = None, *, stream: bool = F
 def _file() -> FileDescriptorProto:
     note = _string("note", 2, "note")
     note.proto3_optional, note.oneof_index = True, 0
-    request = DescriptorProto(
-        name="GetOrderRequest", field=[_string("order_id", 1, "orderId"), note], oneof_decl=[OneofDescriptorProto(name="_note")]
-    )
+    fields = [_string("order_id", 1, "orderId"), note]
+    request = DescriptorProto(name="GetOrderRequest", field=fields, oneof_decl=[OneofDescriptorProto(name="_note")])
     marked = [_string("order_id", 1, "orderId", FieldRules(key=True)), _string("mail", 2, "mail", FieldRules(pii=True))]
     placed = DescriptorProto(name="OrderPlaced", field=marked, options=MessageOptions())
     assert placed.options is not None

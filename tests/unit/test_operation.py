@@ -9,7 +9,7 @@ from protobuf.wkt.google.protobuf.descriptor_pb import MethodOptions
 
 from linkspan.contract import Contract, find_contract
 from linkspan.errors import SetupError
-from linkspan.message import Event, Message, field, has_key, is_event, key_of, package_of, redacted, repeated, traits_of, type_name
+from linkspan.message import Event, Message, field, has_key, is_event, key_of, package_of, redacted, traits_of, type_name
 from linkspan.operation import Command, EventType, Operation, Query, ServerStream, ServiceContract, command, query, stream
 from linkspan.options import MethodRules, ext_method
 from tests.unit.declaring import declare
@@ -171,14 +171,14 @@ def test_generated_classes_have_traits() -> None:
     placed = OrderPlaced(order_id="7", mail="a@b")
     assert (type_name(OrderPlaced), package_of(OrderPlaced)) == ("gen.orders.v1.OrderPlaced", "gen.orders.v1")
     assert (key_of(placed), has_key(OrderPlaced), is_event(OrderPlaced)) == ("7", True, True)
-    assert (key_of(GetOrderRequest(id="7")), has_key(GetOrderRequest), is_event(GetOrderRequest)) == (None, False, False)
+    assert (key_of(GetOrderRequest(order_id="7")), has_key(GetOrderRequest), is_event(GetOrderRequest)) == (None, False, False)
     assert redacted(placed) == "OrderPlaced(order_id='7', mail=***)"
     assert traits_of(OrderPlaced) is traits_of(OrderPlaced)
 
 
 def test_generated_classes_keep_their_own_absent_values() -> None:
     assert GetOrderRequest().note == ""
-    order = Order(order_id="7", request=GetOrderRequest(id="1"))
+    order = Order(order_id="7", request=GetOrderRequest(order_id="1"))
     assert Order.from_binary(order.to_binary()) == order
 
 
@@ -194,4 +194,3 @@ def test_plain_base_classes_are_not_messages_of_ours() -> None:
     assert issubclass(Event, Message)
     with pytest.raises(SetupError, match="messages cannot inherit fields"):
         declare("class Both(Message, Event):\n x: str = field(1)")
-    assert repeated(1) is not None
