@@ -1,0 +1,402 @@
+"""NATS JetStream as a broker: one stream per topic, one durable pull consumer per group.
+
+nats-py keeps the connection (TLS, credentials, ping, reconnect); sending and receiving go over a `Link`: the hot path where it
+fits, nats-py's public API otherwise. See `nats_consumer` for how order survives crashes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from linkspan.brokers import nats_hotpath
+from linkspan.brokers.nats_admin import Admin, stream_of
+from linkspan.brokers.nats_attest import attest, check_server
+from linkspan.brokers.nats_consumer import PullSubscription
+from linkspan.brokers.nats_link import PublicLink
+from linkspan.envelope import encode_value
+from linkspan.errors import Code, Error, SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from linkspan.brokers.nats_link import Link
+    from linkspan.ports import Delivery, Drift, Durability, Outgoing, Runtime, Subscription, Timer
+
+__all__ = ["NatsBroker"]
+
+logger = logging.getLogger("linkspan.nats")
+
+PUBLISH_TIMEOUT = 5.0
+"""Seconds until a publish that was not confirmed fails with UNAVAILABLE."""
+
+MAX_UNSENT = 64 << 20
+"""Bytes that may wait for the socket; beyond them publishes fail at once."""
+
+MIN_BATCH, MAX_BATCH = 2, 1000
+_CLOSE_LIMIT = 2.0
+_SWEEP = 0.5
+_STREAM_FULL = 10077
+_TOO_LARGE = 10054
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_OURS = {"replicas", "publish_timeout", "sync_interval", "monitoring", "any_server_version"}
+_AUTHORIZATION = "authorization"
+
+
+class _Refusal(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _PubAck(msgspec.Struct):
+    error: _Refusal | None = None
+
+
+_decode = msgspec.json.Decoder(_PubAck).decode
+
+
+class NatsBroker:
+    """A broker on NATS JetStream, server 2.15 or newer.
+
+    `options` go to nats-py's `connect` (TLS, `user_credentials`, `nkeys_seed`, ...) except for our own: `replicas` of new streams,
+    `publish_timeout` in seconds, `sync_interval` ("always" where the server's configuration is ours, for `attest`), `monitoring`
+    (its HTTP address, for `attest`), `any_server_version` (accept one older than 2.15).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        runtime: Runtime,
+        user: str = "",
+        password: str = "",
+        options: Mapping[str, Any] | None = None,
+        hot_path: bool = True,
+    ) -> None:
+        given = dict(options or {})
+        self.runtime = runtime
+        self.settings: dict[str, Any] = {name: given.pop(name) for name in _OURS if name in given}
+        self._connect: dict[str, Any] = {
+            "servers": url,
+            "name": "linkspan",
+            "reconnect_time_wait": 0.1,
+            "connect_timeout": 2,
+            "ping_interval": 20,
+            "max_outstanding_pings": 2,
+            **({"user": user, "password": password} if user else {}),
+            **given,
+        }
+        self._hot_path = hot_path
+        self._link: Link | None = None
+        self._lost: Link | None = None
+        self._client: Client | None = None
+        self._admin: Admin | None = None
+        self._subscriptions: list[PullSubscription] = []
+        self._topics: set[str] = set()
+        self._subjects: dict[tuple[str, str, int], bytes] = {}
+        self._revival: asyncio.Task[None] | None = None
+        self._last_error = ""
+        # publishes on their way, by the token of their reply subject; tokens count up, so the oldest are in front
+        self._pending: dict[int, tuple[asyncio.Future[None], str]] = {}
+        self._token = 0
+        self._inbox = b""
+        self._marks: deque[tuple[float, int]] = deque()
+        self._sweeper: Timer | None = None
+        self._timeout = float(self.settings.get("publish_timeout", PUBLISH_TIMEOUT))
+
+    # --- connection ---------------------------------------------------------------------------------
+
+    @property
+    def link(self) -> Link | None:
+        """The link while the connection is up."""
+        return self._link
+
+    @property
+    def admin(self) -> Admin:
+        """JetStream's API on the present connection."""
+        if self._admin is None:
+            raise Error(Code.UNAVAILABLE, "The NATS broker is not open: open it first.")
+        return self._admin
+
+    def inbox(self) -> str:
+        """Return a new inbox subject."""
+        if self._client is None:
+            raise Error(Code.UNAVAILABLE, "The NATS broker is not open: open it first.")
+        return self._client.new_inbox()
+
+    async def open(self) -> None:
+        """Connect. Raises `Error(UNAVAILABLE)`, or `SetupError` for wrong credentials or an unfit server."""
+        if self._client is not None:
+            return
+        await self._dial()
+
+    async def _dial(self) -> None:
+        """Make a connection and a link on it."""
+        client = Client()
+
+        async def closed() -> None:
+            if client is self._client:
+                self._on_closed()
+
+        try:
+            await client.connect(
+                **self._connect,
+                max_reconnect_attempts=1,  # for the first connection; then without end
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnected,
+                reconnected_cb=self._on_reconnected,
+                closed_cb=closed,
+            )
+        except (NatsError, OSError, TimeoutError) as error:
+            if _AUTHORIZATION in f"{self._last_error} {error}".lower():
+                raise SetupError("The NATS server refused the login: check user, password or credentials.") from error
+            text = f"The NATS server does not answer ({type(error).__name__}): start it, or check its address."
+            raise Error(Code.UNAVAILABLE, text) from error
+        client.options["max_reconnect_attempts"] = -1
+        try:
+            check_server(client, self.settings)
+            link = self._make_link(client)
+            inbox = client.new_inbox()
+            await link.listen(f"{inbox}.*", self._on_puback)
+            await client.flush()
+        except BaseException:
+            await client.close()
+            raise
+        self._inbox = inbox.encode() + b"."
+        self._admin = Admin(client, self.runtime.clock, replicas=int(self.settings.get("replicas", 1)))
+        self._client, self._link = client, link
+
+    def _make_link(self, client: Client) -> Link:
+        if not self._hot_path:
+            return PublicLink(client)
+        reason = nats_hotpath.check(client)
+        if reason is None:
+            return nats_hotpath.HotLink(client)
+        logger.warning("nats hot path is off, the public API of nats-py is used", extra={"reason": reason})
+        return PublicLink(client)
+
+    async def aclose(self) -> None:
+        """Flush acks, close, fail what is in flight."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        if self._revival is not None:
+            self._revival.cancel()
+        link = self._link
+        try:
+            async with asyncio.timeout(_CLOSE_LIMIT):
+                for subscription in list(self._subscriptions):
+                    await subscription.stop()
+                if link is not None:
+                    await link.flush()
+        except (NatsError, OSError, TimeoutError):
+            logger.info("nats connection closed without a last flush")
+        self._link = None
+        self.admin.close()
+        self._fail("The broker was closed: open it again, then send the message again with the same id.")
+        await client.close()
+
+    async def _on_error(self, error: Exception) -> None:
+        self._last_error = str(error)
+        logger.info("nats connection reported an error", extra={"reason": str(error) or type(error).__name__})
+
+    async def _on_disconnected(self) -> None:
+        if self._link is not None:
+            self._link.drop()
+            self._lost, self._link = self._link, None
+        self._fail("The connection to NATS was lost: send the message again with the same id.")
+
+    async def _on_reconnected(self) -> None:
+        if self._client is not None:
+            self._link = self._lost
+            self._restore()
+
+    def _on_closed(self) -> None:
+        """Dial again: nats-py gives up for good after some server errors."""
+        self._link = None
+        logger.error("nats connection was closed by nats-py; connecting again", extra={"reason": self._last_error})
+        self._revival = asyncio.get_running_loop().create_task(self._revive(), name="linkspan nats revive")
+
+    async def _revive(self) -> None:
+        wait = 0.1
+        while self._link is None:
+            try:
+                await self._dial()
+            except (Error, SetupError) as error:
+                logger.warning("nats connection not made", extra={"reason": str(error)})
+                await self.runtime.clock.sleep(wait)
+                wait = min(5.0, wait * 2)
+        self._restore()
+
+    def _restore(self) -> None:
+        for subscription in self._subscriptions:
+            subscription.restart("the connection is back")
+
+    def forget(self, subscription: PullSubscription) -> None:
+        """Restart a subscription no more."""
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    # --- topics -------------------------------------------------------------------------------------
+
+    async def declare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]]) -> list[Drift]:
+        """Create missing streams and consumers; report those that differ."""
+        admin, drifts = self.admin, list[Any]()
+        for topic in topics:
+            drifts += await admin.declare_stream(topic)
+            self._topics.add(topic)
+        for topic, group in groups:
+            drifts += await admin.declare_consumer(topic, group)
+            self._topics.add(topic)
+        return drifts
+
+    async def subscribe(self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
+        """Deliver from the group's place."""
+        if prefetch < 1:
+            raise SetupError(f"A subscription to '{topic}' cannot prefetch {prefetch}: use 1 or more.")
+        subscription = PullSubscription(self, topic, group, receive, prefetch)
+        await subscription.start()
+        self._topics.add(topic)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    async def attest(self) -> Durability:
+        """Read what the server tells about itself and its streams."""
+        if self._client is None:
+            raise Error(Code.UNAVAILABLE, "The NATS broker is not open: open it first.")
+        return await attest(self._client, self.admin, sorted(self._topics), self.settings)
+
+    # --- publish ------------------------------------------------------------------------------------
+
+    def publish(self, message: Outgoing) -> asyncio.Future[None]:
+        """Send one message."""
+        self.runtime.reached("broker.publish.before")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            headers = self._headers(message, b"")
+            self._send(message, headers, future)
+        except Error as error:
+            future.set_exception(error)
+        return future
+
+    async def publish_batch(self, messages: Sequence[Outgoing]) -> None:
+        """Store all or none: an atomic batch (ADR-50), committed by its last message."""
+        self.runtime.reached("broker.batch.before")
+        if not MIN_BATCH <= len(messages) <= MAX_BATCH or len({message.topic for message in messages}) != 1:
+            raise Error(Code.INVALID_ARGUMENT, f"A batch has {len(messages)} messages: send {MIN_BATCH} to {MAX_BATCH} of one topic.")
+        batch = self.runtime.ids.new()
+        blocks = [
+            self._headers(message, b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n" % (batch.encode(), number))
+            for number, message in enumerate(messages, 1)
+        ]
+        last = len(messages) - 1
+        link = self._up()
+        for message, block in zip(messages[:last], blocks[:last], strict=True):
+            link.send(self._subject(message), b"", block, message.data)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._send(messages[last], b"Nats-Batch-Commit: 1\r\n" + blocks[last], future)
+        try:
+            await future
+        except Error as error:
+            if error.code is Code.NOT_FOUND:
+                raise
+            raise Error(Code.ABORTED, f"The batch was not confirmed, send its messages singly: {error.message}") from error
+        self.runtime.reached("broker.batch.after")
+
+    def _up(self) -> Link:
+        link = self._link
+        if link is None:
+            raise Error(Code.UNAVAILABLE, "The NATS server is not connected: send it again when it is back, with the same id.")
+        if link.backlog() > MAX_UNSENT:
+            raise Error(Code.UNAVAILABLE, "Too much waits for the NATS server: send it again later, with the same id.")
+        return link
+
+    def _send(self, message: Outgoing, headers: bytes, future: asyncio.Future[None]) -> None:
+        link = self._up()
+        subject = self._subject(message)
+        self._token = token = self._token + 1
+        self._pending[token] = (future, message.topic)
+        link.send(subject, self._inbox + b"%d" % token, headers, message.data)
+        if self._sweeper is None:
+            self._sweep()
+
+    def _headers(self, message: Outgoing, extra: bytes) -> bytes:
+        """Put the dedupe id in front of the canonical block and the sequence behind it. Raises `Error` when it is too large."""
+        sequence = b"ce-sequence: %d\r\n" % message.sequence if message.sequence else b""
+        headers = b"%bNats-Msg-Id: %b\r\n%b%b" % (extra, encode_value(message.id).encode(), message.headers, sequence)
+        limit = self._client.max_payload if self._client is not None else 0
+        size = len(headers) + len(message.data) + 12
+        if size > limit > 0:
+            raise Error(Code.INVALID_ARGUMENT, f"A message of {size} bytes is too large for the NATS server: at most {limit} are accepted.")
+        return headers
+
+    def _subject(self, message: Outgoing) -> bytes:
+        key = (message.topic, message.name, message.lane)
+        subject = self._subjects.get(key)
+        if subject is None:
+            if not _NAME.fullmatch(message.topic) or not _NAME.fullmatch(message.name):
+                text = (
+                    f"The message '{message.name}' of '{message.topic}' cannot be a NATS subject: use letters, digits, '_', '-' and dots."
+                )
+                raise Error(Code.INVALID_ARGUMENT, text)
+            subject = self._subjects[key] = f"{message.topic}.{message.name}.{message.lane}".encode()
+        return subject
+
+    def _on_puback(self, subject: bytes, _reply: bytes, raw: bytes, data: bytes) -> None:
+        found = self._pending.pop(int(subject[subject.rfind(b".") + 1 :]), None)
+        if found is None or found[0].done():
+            return
+        future, topic = found
+        if data.startswith(b'{"stream":'):
+            self._topics.add(topic)
+            self.runtime.reached("broker.publish.after")
+            future.set_result(None)
+        else:
+            future.set_exception(self._refusal(topic, raw, data))
+
+    def _refusal(self, topic: str, raw: bytes, data: bytes) -> Error:
+        """Say why a publish was not stored."""
+        if raw.startswith(b"NATS/1.0 503"):
+            if topic in self._topics:  # it exists: its stream has no leader, or is still being recovered
+                return Error(Code.UNAVAILABLE, f"Topic '{topic}' has no server at present: send the message again with the same id.")
+            return Error(Code.NOT_FOUND, f"Topic '{topic}' has no stream '{stream_of(topic)}': declare it first.")
+        try:
+            refusal = _decode(data).error or _Refusal()
+        except msgspec.MsgspecError:
+            refusal = _Refusal()
+        reason = f"NATS error {refusal.err_code}, {refusal.description or 'not understood'}"
+        if refusal.err_code == _TOO_LARGE:
+            return Error(Code.INVALID_ARGUMENT, f"The message is too large for topic '{topic}' ({reason}): send a smaller one.")
+        hint = "make room in its stream" if refusal.err_code == _STREAM_FULL else "send it again with the same id"
+        return Error(Code.UNAVAILABLE, f"Topic '{topic}' did not store the message ({reason}): {hint}.")
+
+    def _fail(self, text: str) -> None:
+        pending, self._pending = self._pending, {}
+        for future, _ in pending.values():
+            if not future.done():
+                future.set_exception(Error(Code.UNAVAILABLE, text))
+
+    def _sweep(self) -> None:
+        """Fail what waits too long: one timer for all publishes, which need no clock of their own."""
+        self._sweeper = None
+        now = self.runtime.clock.monotonic()
+        while self._marks and self._marks[0][0] <= now - self._timeout:
+            _, oldest = self._marks.popleft()
+            for token in [token for token in self._pending if token <= oldest]:
+                future, topic = self._pending.pop(token)
+                if not future.done():
+                    text = f"Topic '{topic}' was not confirmed within {self._timeout:g} s: send the message again with the same id."
+                    future.set_exception(Error(Code.UNAVAILABLE, text))
+        if self._pending:
+            self._marks.append((now, self._token))
+            self._sweeper = self.runtime.clock.call_later(min(_SWEEP, self._timeout / 4), self._sweep)
+        else:
+            self._marks.clear()

@@ -1,0 +1,170 @@
+"""Streams and consumers on a NATS server: declared, compared, reset, and asked what they are worth."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from nats.errors import Error as NatsError, NoRespondersError
+
+from linkspan.errors import Code, Error, SetupError
+from linkspan.ports import Drift
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+    from linkspan.ports import Clock
+
+__all__ = ["Admin", "consumer_of", "stream_of"]
+
+ACK_WAIT = 30.0
+"""Seconds until JetStream hands an unsettled message over again; `beat` starts them anew."""
+
+MAX_ACK_PENDING = 65_536
+"""Most unsettled messages of a group over all its instances; each instance's bound is its prefetch."""
+
+_STREAM_MISSING, _CONSUMER_MISSING = 10059, 10014
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_STALE_TRIES, _STALE_WAIT = 6, 0.02
+
+
+def stream_of(topic: str) -> str:
+    """Return the stream of a topic: its name with underscores for dots, which stream names may not hold."""
+    return _plain(topic, "topic")
+
+
+def consumer_of(group: str) -> str:
+    """Return the durable consumer of a group."""
+    return _plain(group, "group")
+
+
+def _plain(name: str, what: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise SetupError(f"The {what} '{name}' cannot be named in NATS: use letters, digits, '_', '-' and single dots.")
+    return name.replace(".", "_")
+
+
+class Admin:
+    """JetStream's API by requests on one connection."""
+
+    def __init__(self, client: Client, clock: Clock, *, replicas: int = 1, timeout: float = 5.0) -> None:
+        self._client = client
+        self._clock = clock
+        self._replicas = replicas
+        self._timeout = timeout
+        self._calls: set[asyncio.Task[Msg]] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """Fail the requests on their way with UNAVAILABLE."""
+        self._closed = True
+        for call in self._calls:
+            call.cancel()
+
+    async def declare_stream(self, topic: str) -> list[Drift]:
+        """Create a topic's stream, or compare the one that is there."""
+        name = stream_of(topic)
+        wanted: dict[str, Any] = {
+            "name": name,
+            "subjects": [f"{topic}.>"],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "new",
+            "num_replicas": self._replicas,
+            "allow_atomic": True,
+            "duplicate_window": 120_000_000_000,
+        }
+        try:
+            found = await self.stream(topic)
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            await self.request(f"STREAM.CREATE.{name}", wanted)
+            return []
+        return _compare(f"stream '{name}'", wanted, found)
+
+    async def declare_consumer(self, topic: str, group: str) -> list[Drift]:
+        """Create a group's consumer, or compare the one that is there."""
+        stream, name = stream_of(topic), consumer_of(group)
+        wanted: dict[str, Any] = {
+            "name": name,
+            "durable_name": name,
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "ack_wait": int(ACK_WAIT * 1e9),
+            "max_deliver": -1,
+            "max_ack_pending": MAX_ACK_PENDING,
+            "replay_policy": "instant",
+        }
+        unset: dict[str, Any] = {"filter_subject": "", "filter_subjects": [], "deliver_subject": "", "backoff": []}
+        try:
+            found = await self.request(f"CONSUMER.INFO.{stream}.{name}")
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            await self.stream(topic)
+            body = {"stream_name": stream, "action": "create", "config": wanted}
+            await self.request(f"CONSUMER.CREATE.{stream}.{name}", body)
+            return []
+        return _compare(f"consumer '{name}' of stream '{stream}'", wanted | unset, found["config"])
+
+    async def stream(self, topic: str) -> dict[str, Any]:
+        """Return a topic's stream settings. Raises `Error(NOT_FOUND)`."""
+        found: dict[str, Any] = (await self.request(f"STREAM.INFO.{stream_of(topic)}"))["config"]
+        return found
+
+    async def reset(self, stream: str, consumer: str) -> None:
+        """Move a consumer back to its ack floor, once the pulls of a connection that has just died are gone.
+
+        They survive a reset and would take messages to nobody. Other live instances of the group have pulls too, so the wait is short.
+        """
+        for _ in range(_STALE_TRIES):
+            info = await self.request(f"CONSUMER.INFO.{stream}.{consumer}")  # a reset of a missing consumer gets no answer at all
+            if not info.get("num_waiting"):
+                break
+            await self._clock.sleep(_STALE_WAIT)
+        await self.request(f"CONSUMER.RESET.{stream}.{consumer}")
+
+    async def _call(self, subject: str, payload: bytes) -> Msg:
+        call = asyncio.get_running_loop().create_task(self._client.request(subject, payload, timeout=self._timeout))
+        self._calls.add(call)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+            raise Error(Code.UNAVAILABLE, "The broker was closed: open it again.") from None
+        finally:
+            call.cancel()
+            self._calls.discard(call)
+
+    async def request(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ask the JetStream API. Raises `Error`: NOT_FOUND, UNAVAILABLE, FAILED_PRECONDITION for other refusals."""
+        payload = json.dumps(body).encode() if body is not None else b""
+        try:
+            answer = await self._call(f"$JS.API.{path}", payload)
+        except NoRespondersError as error:
+            raise Error(Code.UNAVAILABLE, "The NATS server does not answer for JetStream: enable it, or wait for it.") from error
+        except (TimeoutError, NatsError, OSError) as error:
+            raise Error(Code.UNAVAILABLE, f"The NATS server did not answer ({type(error).__name__}): try again.") from error
+        result: dict[str, Any] = json.loads(answer.data)
+        problem = result.get("error")
+        if problem is None:
+            return result
+        missing = problem.get("err_code") in {_STREAM_MISSING, _CONSUMER_MISSING}
+        code = Code.NOT_FOUND if missing else Code.UNAVAILABLE if problem.get("code") == 503 else Code.FAILED_PRECONDITION  # noqa: PLR2004 - as in HTTP
+        raise Error(code, f"The NATS server refused '{path}' ({problem.get('description')}): declare it first, or check its settings.")
+
+
+def _compare(what: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[Drift]:
+    """Return the settings that differ."""
+    return [
+        Drift(what, setting, str(value), str(found.get(setting, "unset")))
+        for setting, value in wanted.items()
+        if (found.get(setting) or None) != (value or None)
+    ]

@@ -1,0 +1,285 @@
+"""One group's delivery from one stream by continuous pull.
+
+Order through crashes: everything that is not settled when a subscription starts, or when its connection comes back, has to come
+again in stream order before anything newer. JetStream alone redelivers after `ack_wait`, behind newer messages. So each start is a
+new **generation**: a fresh inbox, then `CONSUMER.RESET` (ADR-60, server 2.14+), which moves the consumer back to its ack floor,
+then the first pull. Tried on 2.15.1: the reset clears pending and redelivered; late acks of earlier deliveries are ignored until
+their message was handed over again, and count as its ack from then on; pulls that wait **survive** the reset, which is why the old
+inbox is closed first and we wait for the pulls of a connection that just died to disappear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from typing import TYPE_CHECKING, Protocol
+
+from linkspan.brokers.nats_admin import consumer_of, stream_of
+from linkspan.brokers.nats_link import VERSION_LINE
+from linkspan.errors import Code, Error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from linkspan.brokers.nats_admin import Admin
+    from linkspan.brokers.nats_link import Link, Listener
+    from linkspan.ports import Delivery, Runtime, Timer
+
+__all__ = ["Channel", "NatsDelivery", "PullSubscription"]
+
+logger = logging.getLogger("linkspan.nats")
+
+EXPIRES = 60.0
+"""Seconds that one pull request waits on the server."""
+
+HEARTBEAT = 5.0
+"""Seconds between the server's signs of life on an idle pull; after two missed ones the subscription starts again."""
+
+_MISSED = 2
+_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+_HEADERS_AT = len(VERSION_LINE)
+_V1_TOKENS = 9
+_UNFILLED = re.compile(rb"Nats-Pending-Messages: ([0-9]{1,9})\r\n")
+
+
+class Channel(Protocol):
+    """What a subscription needs of its broker."""
+
+    runtime: Runtime
+
+    @property
+    def admin(self) -> Admin:
+        """JetStream's API on the present connection."""
+        ...
+
+    @property
+    def link(self) -> Link | None:
+        """The link while the connection is up."""
+        ...
+
+    def inbox(self) -> str:
+        """Return a new inbox subject."""
+        ...
+
+    def forget(self, subscription: PullSubscription) -> None:
+        """Restart it no more."""
+        ...
+
+
+class NatsDelivery:
+    """A message in hand."""
+
+    __slots__ = ("_generation", "_open", "_reply", "data", "headers", "topic")
+
+    def __init__(self, generation: _Generation, reply: bytes, raw: bytes, data: bytes) -> None:
+        self.topic = generation.topic
+        self.data = data
+        self._generation = generation
+        self._reply = reply
+        self._open = True
+        start = _HEADERS_AT
+        while raw.startswith(b"Nats-", start):  # our own dedupe and batch headers stand in front of the canonical block
+            start = raw.find(b"\r\n", start) + 2
+        self.headers = raw[start:-2]
+
+    @property
+    def attempt(self) -> int:
+        """Count deliveries since the group last started: `$JS.ACK.[domain.account.]stream.consumer.count...`."""
+        tokens = self._reply.split(b".")
+        return int(tokens[4] if len(tokens) <= _V1_TOKENS else tokens[6])
+
+    def ack(self) -> None:
+        """Settle it."""
+        if self._open:
+            self._open = False
+            self._generation.ack(self._reply)
+
+    def nack(self, delay: float = 0.0) -> None:
+        """Give it back."""
+        if self._open:
+            self._open = False
+            self._generation.nack(self._reply, delay)
+
+    def beat(self) -> None:
+        """Start the redelivery clock anew."""
+        if self._open:
+            self._generation.beat(self._reply)
+
+
+class _Generation:
+    """One start of a subscription: its inbox, its pulls and what it has in hand."""
+
+    def __init__(self, subscription: PullSubscription, link: Link, inbox: str) -> None:
+        self.topic = subscription.topic
+        self.link = link
+        self.inbox = inbox
+        self.listener: Listener | None = None
+        self.taking = True
+        self.outstanding = 0
+        self.unsettled = 0
+        self.missed = 0
+        self._subscription = subscription
+        self._deliver = subscription.deliver
+        self._reached = subscription.runtime.reached
+        self._prefetch = subscription.prefetch
+        self._half = max(1, subscription.prefetch // 2)
+        self._pulls = 0
+
+    def receive(self, _subject: bytes, reply: bytes, raw: bytes, data: bytes) -> None:
+        """Take a message, or a status of a pull."""
+        self.missed = 0
+        if not reply.startswith(b"$JS.ACK."):
+            if self.taking:
+                self._status(raw)
+        elif not self.taking:
+            self.link.answer(reply, b"-NAK")  # it crossed our goodbye: another instance may have it at once
+        else:
+            self.outstanding -= 1
+            self.unsettled += 1
+            self._deliver(NatsDelivery(self, reply, raw, data))
+
+    def ack(self, reply: bytes) -> None:
+        """Send an ack; a late one of an earlier generation too, it saves a duplicate."""
+        self._reached("broker.ack.before")
+        self._subscription.answer(reply, b"+ACK")
+        self._settled()
+        self._reached("broker.ack.after")
+
+    def nack(self, reply: bytes, delay: float) -> None:
+        """Send a nack; messages of an earlier generation come again anyway."""
+        self._reached("broker.nack.before")
+        if self is self._subscription.current:
+            self.link.answer(reply, b'-NAK {"delay": %d}' % int(delay * 1e9) if delay > 0.0 else b"-NAK")
+        self._settled()
+        self._reached("broker.nack.after")
+
+    def beat(self, reply: bytes) -> None:
+        """Say that the work goes on."""
+        if self is self._subscription.current:
+            self.link.answer(reply, b"+WPI")
+
+    def _settled(self) -> None:
+        self.unsettled -= 1
+        if self.taking and self._prefetch - self.unsettled - self.outstanding >= self._half:
+            self.pull()
+
+    def pull(self) -> None:
+        """Ask for as many as there is room: in hand and asked for together never exceed the prefetch."""
+        free = self._prefetch - self.unsettled - self.outstanding
+        self._pulls += 1
+        self.outstanding += free
+        request = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (free, int(EXPIRES * 1e9), int(HEARTBEAT * 1e9))
+        self.link.send(self._subscription.pull_subject, f"{self.inbox}.{self._pulls}".encode(), b"", request)
+
+    def _status(self, raw: bytes) -> None:
+        """Read a status line such as `NATS/1.0 408 Request Timeout` (ADR-13, ADR-37)."""
+        code = raw[9:12]
+        if code == b"100" or not raw.startswith(b"NATS/1.0 "):
+            return
+        unfilled = _UNFILLED.search(raw)
+        if unfilled is None or code == b"503":
+            self._subscription.restart(raw[9 : raw.find(b"\r\n")].decode("ascii", "replace"))
+            return
+        self.outstanding -= int(unfilled[1])
+        if self.outstanding <= 0 or self._prefetch - self.unsettled - self.outstanding >= self._half:
+            self.pull()
+
+
+class PullSubscription:
+    """A group's open delivery; starts again by itself after every reconnect and whenever the server falls silent."""
+
+    def __init__(self, channel: Channel, topic: str, group: str, receive: Callable[[Delivery], None], prefetch: int) -> None:
+        self.topic = topic
+        self.group = group
+        self.deliver = receive
+        self.prefetch = prefetch
+        self.runtime = channel.runtime
+        self.current: _Generation | None = None
+        self.pull_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(topic)}.{consumer_of(group)}".encode()
+        self._channel = channel
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+        self._stopped = False
+        self._timer: Timer | None = None
+
+    async def start(self) -> None:
+        """Begin the first generation. Raises `Error` when the server cannot."""
+        await self._begin()
+        self._timer = self.runtime.clock.call_later(HEARTBEAT, self._check)
+
+    def restart(self, reason: str) -> None:
+        """Begin a new generation as soon as the server can."""
+        if self._stopped:
+            return
+        logger.info("nats subscription starts again", extra={"topic": self.topic, "group": self.group, "reason": reason})
+        if self.current is not None:
+            self.current.taking = False
+        self._again = True
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._restart(), name="linkspan nats restart")
+
+    async def stop(self) -> None:
+        """Take no more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        if self.current is not None:
+            self.current.taking = False
+            if self.current.listener is not None:
+                await self.current.listener.close()
+        self._channel.forget(self)
+
+    def answer(self, reply: bytes, verb: bytes) -> None:
+        """Send an acknowledgement on whatever connection there is."""
+        link = self._channel.link
+        if link is not None:
+            link.answer(reply, verb)
+
+    async def _restart(self) -> None:
+        tries = 0
+        while self._again and not self._stopped:
+            self._again = False
+            try:
+                await self._begin()
+                tries = 0
+            except Error as error:
+                self._again = True
+                extra = {"topic": self.topic, "group": self.group, "reason": error.message}
+                logger.warning("nats subscription cannot start yet", extra=extra)
+                await self.runtime.clock.sleep(_BACKOFF[min(tries, len(_BACKOFF) - 1)])
+                tries += 1
+        self._task = None
+
+    async def _begin(self) -> None:
+        previous = self.current
+        if previous is not None:
+            previous.taking = False
+            if previous.listener is not None:
+                await previous.listener.close()
+        link = self._channel.link
+        if link is None:
+            raise Error(Code.UNAVAILABLE, "The NATS server is not connected: the subscription starts when it is back.")
+        generation = _Generation(self, link, self._channel.inbox())
+        generation.listener = await link.listen(f"{generation.inbox}.*", generation.receive)
+        try:
+            await self._channel.admin.reset(stream_of(self.topic), consumer_of(self.group))
+        except BaseException:
+            await generation.listener.close()
+            raise
+        if self._stopped:
+            await generation.listener.close()
+            return
+        self.current = generation
+        generation.pull()
+
+    def _check(self) -> None:
+        """Start again when two signs of life are missing although pulls wait."""
+        self._timer = self.runtime.clock.call_later(HEARTBEAT, self._check)
+        current = self.current
+        if current is not None and current.taking and current.outstanding > 0 and self._channel.link is not None:
+            current.missed += 1
+            if current.missed > _MISSED:
+                self.restart("no sign of life from the server")

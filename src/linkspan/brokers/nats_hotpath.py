@@ -1,0 +1,216 @@
+"""The hot path on a nats-py connection: frames are parsed and written without a message object, queue, task or timer each.
+
+nats-py keeps connecting, TLS, login, ping and reconnect. Its private attributes that this module touches are listed in `_NEEDED`
+and checked once per connection; where one is missing, or the version was not tried, `check` says so and the public API is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from nats.aio.transport import TcpTransport
+from nats.protocol.parser import Parser
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.subscription import Subscription
+
+    from linkspan.brokers.nats_link import Listener, Receive
+
+__all__ = ["HotLink", "check"]
+
+logger = logging.getLogger("linkspan.nats")
+
+TRIED = ((2, 16), (2, 17))
+"""Versions of nats-py this was tried with: from the first, below the second."""
+
+HIGH_WATER = 1 << 20
+"""Bytes that may wait in the socket's buffer; above, nats-py's flusher takes over, which waits for it to drain."""
+
+_NEEDED = ("_ps", "_pending", "_pending_data_size", "_transport", "_flush_queue", "_subs", "_process_msg")
+
+
+def check(client: Client) -> str | None:
+    """Return why the hot path cannot be used on a connected client, or None."""
+    found = tuple(int(part) for part in version("nats-py").split(".")[:2])
+    if not TRIED[0] <= found < TRIED[1]:
+        return f"nats-py {found[0]}.{found[1]} was not tried"
+    missing = [name for name in _NEEDED if not hasattr(client, name)]
+    if missing:
+        return f"nats-py has no {', '.join(missing)}"
+    internals: Any = client
+    if type(internals._ps) is not Parser or not inspect.iscoroutinefunction(Parser.parse):  # noqa: SLF001 - what this function is for
+        return "nats-py's parser is another one"
+    if type(internals._transport) is not TcpTransport or not hasattr(internals._transport, "_io_writer"):  # noqa: SLF001
+        return "the connection is not plain TCP or TLS"
+    if not isinstance(internals._pending, list) or not isinstance(internals._flush_queue, asyncio.Queue):  # noqa: SLF001
+        return "nats-py buffers in another way"
+    return None
+
+
+class _HotParser(Parser):
+    """Split the stream into frames: claimed subscriptions get theirs at once, nats-py gets all others, a frame at a time."""
+
+    def __init__(self, client: Client) -> None:
+        self.sinks: dict[bytes, Receive] = {}
+        self._rest = b""
+        self._need = 0
+        self._chunks: list[bytes] = []
+        self._epoch = 0
+        initialise: Any = super().__init__  # untyped in nats-py
+        initialise(client)
+
+    def reset(self) -> None:
+        """Forget a half-read frame; nats-py calls this when a connection is lost."""
+        super().reset()
+        self._rest = b""
+        self._need = 0
+        self._chunks = []
+        self._epoch += 1
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Read what the server sent."""
+        if self._need:  # in the middle of a large frame: collect, so that it is copied once
+            self._chunks.append(data)
+            self._need -= len(data)
+            if self._need > 0:
+                return
+            data, self._chunks, self._need = b"".join(self._chunks), [], 0
+        elif self._rest:
+            data = self._rest + data
+        self._rest = b""
+        position, epoch, size = 0, self._epoch, len(data)
+        while position < size:
+            end = data.find(b"\r\n", position)
+            if end < 0:
+                break
+            start = end + 2
+            if data.startswith((b"HMSG ", b"MSG "), position):
+                fields = data[position:end].split()
+                start += int(fields[-1]) + 2
+                if start > size:
+                    self._need, self._chunks = start - size, [data[position:]]
+                    return
+                sink = self.sinks.get(fields[2])
+                if sink is not None:
+                    _hand_over(sink, fields, data[end + 2 : start - 2])
+                    position = start
+                    continue
+            await super().parse(data[position:start])
+            if self._epoch != epoch:
+                return
+            position = start
+        self._rest = data[position:] if position else data
+
+
+def _hand_over(sink: Receive, fields: list[bytes], body: bytes) -> None:
+    """Call the receiver of `[H]MSG subject sid [reply] [header bytes] bytes`."""
+    try:
+        if fields[0] == b"HMSG":
+            split = int(fields[-2])
+            sink(fields[1], fields[3] if len(fields) == 6 else b"", body[:split], body[split:])  # noqa: PLR2004 - with a reply
+        else:
+            sink(fields[1], fields[3] if len(fields) == 5 else b"", b"", body)  # noqa: PLR2004 - with a reply
+    except Exception:
+        logger.exception("a nats receiver failed")
+
+
+class HotLink:
+    """Write to nats-py's buffer, once per turn of the loop."""
+
+    def __init__(self, client: Client) -> None:
+        self._client: Any = client
+        self._parser = _HotParser(client)
+        self._client._ps = self._parser  # noqa: SLF001 - checked by `check`
+        self._loop = asyncio.get_running_loop()
+        self._out: list[bytes] = []
+        self._add = self._out.append
+
+    def send(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+        """Frame a message."""
+        if not self._out:
+            self._loop.call_soon(self._write)
+        if headers:
+            length = len(headers) + 12
+            self._add(b"HPUB %b %b %d %d\r\nNATS/1.0\r\n%b\r\n%b\r\n" % (subject, reply, length, length + len(data), headers, data))
+        else:
+            self._add(b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data))
+
+    def answer(self, reply: bytes, verb: bytes) -> None:
+        """Frame an acknowledgement."""
+        if not self._out:
+            self._loop.call_soon(self._write)
+        self._add(b"PUB %b %d\r\n%b\r\n" % (reply, len(verb), verb))
+
+    async def listen(self, subject: str, receive: Receive) -> Listener:
+        """Subscribe by the public API, so that nats-py subscribes again after a reconnect, and claim the frames."""
+        subscription = await self._client.subscribe(subject)
+        sid = b"%d" % subscription._id  # noqa: SLF001 - checked below
+        self._parser.sinks[sid] = receive
+        return _HotListener(self, self._client, subscription, sid)
+
+    async def flush(self) -> None:
+        """Write, then wait for the server."""
+        self._write()
+        await self._client.flush()
+
+    def backlog(self) -> int:
+        """Return what waits in nats-py's buffer and the socket's."""
+        return self._client._pending_data_size + self._buffered()  # noqa: SLF001
+
+    def drop(self) -> None:
+        """Forget all unsent frames: subscriptions are made again by nats-py, everything else is asked for again."""
+        self._out.clear()
+        self._client._pending.clear()  # noqa: SLF001
+        self._client._pending_data_size = 0  # noqa: SLF001
+        self._parser.reset()
+
+    def release(self, sid: bytes) -> None:
+        """Give frames of a subscription back to nats-py."""
+        self._parser.sinks.pop(sid, None)
+
+    def _buffered(self) -> int:
+        writer = self._client._transport._io_writer  # noqa: SLF001
+        return int(writer.transport.get_write_buffer_size()) if writer is not None else 0
+
+    def _write(self) -> None:
+        if not self._out:
+            return
+        block = b"".join(self._out)
+        self._out.clear()
+        client = self._client
+        if not client.is_connected:
+            return
+        if client._pending or self._buffered() > HIGH_WATER:  # noqa: SLF001
+            client._pending.append(block)  # noqa: SLF001
+            client._pending_data_size += len(block)  # noqa: SLF001
+            if client._flush_queue.empty():  # noqa: SLF001
+                client._flush_queue.put_nowait(self._loop.create_future())  # noqa: SLF001
+        else:
+            client._transport.write(block)  # noqa: SLF001
+
+
+class _HotListener:
+    def __init__(self, link: HotLink, client: Client, subscription: Subscription, sid: bytes) -> None:
+        self._link = link
+        self._client = client
+        self._subscription: Subscription | None = subscription
+        self._sid = sid
+
+    async def close(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        try:
+            if not self._client.is_closed:
+                await subscription.unsubscribe()
+                if self._client.is_connected:
+                    await self._link.flush()
+        except Exception as error:  # noqa: BLE001
+            logger.info("nats inbox not closed in order", extra={"reason": type(error).__name__})
+        finally:
+            self._link.release(self._sid)
