@@ -1,0 +1,127 @@
+"""Held letters as rows: parked, waiting and dead ones of all keys in one table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from linkspan.ports import Letter, LetterState
+from linkspan.stores.sqlite_file import QUERIES, written
+from linkspan.stores.sqlite_writer import FORMAT
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Sequence
+
+    from linkspan.ports import Value
+
+    Statement = tuple[str, Sequence[Value]]
+
+__all__ = ["added", "changed", "discarding", "first_of", "heads", "letter_of", "letters", "one", "redriving", "removed"]
+
+_COLUMNS = QUERIES["letter_columns"]
+
+
+def letter_of(row: tuple[Any, ...]) -> Letter:
+    """Read a row."""
+    topic, key, source, id_, type_, headers, data, state, *rest = row
+    return Letter(topic, key, source, id_, type_, headers, data, LetterState(state), *rest)
+
+
+def added(letter: Letter) -> Statement:
+    """Return the statement that adds a letter, unless it is there."""
+    return QUERIES["letter_add"], (
+        FORMAT,
+        letter.topic,
+        letter.key,
+        letter.source,
+        letter.id,
+        letter.type,
+        letter.headers,
+        letter.data,
+        letter.state.value,
+        letter.attempts,
+        letter.due,
+        letter.code,
+        letter.error,
+        letter.fingerprint,
+        letter.received,
+        letter.first_failed,
+        letter.last_failed,
+        letter.redrives,
+    )
+
+
+def changed(letter: Letter) -> Statement:
+    """Return the statement that stores how a letter stands now."""
+    return QUERIES["letter_update"], (
+        letter.state.value,
+        letter.attempts,
+        letter.due,
+        letter.code,
+        letter.error,
+        letter.fingerprint,
+        letter.first_failed,
+        letter.last_failed,
+        letter.redrives,
+        letter.position,
+    )
+
+
+def removed(position: int) -> Statement:
+    """Return the statement that removes a letter."""
+    return QUERIES["letter_remove"], (position,)
+
+
+def heads(now: float, limit: int) -> Statement:
+    """Return the query for the first letters that may run."""
+    return f"{_COLUMNS} where {QUERIES['letter_is_head']} order by position limit ?", (now, limit)
+
+
+def letters(states: Sequence[LetterState], limit: int) -> Statement:
+    """Return the query for letters in some states, all when none is named."""
+    where = f"where state in ({', '.join('?' * len(states))})" if states else ""
+    return f"{_COLUMNS} {where} order by position limit ?", (*(state.value for state in states), limit)
+
+
+def first_of(topic: str, key: str) -> Statement:
+    """Return the query for a key's first letter."""
+    return f"{_COLUMNS} where topic = ? and key = ? order by position limit 1", (topic, key)
+
+
+def one(position: int) -> Statement:
+    """Return the query for one letter."""
+    return f"{_COLUMNS} where position = ?", (position,)
+
+
+def redriving(positions: Sequence[int], who: str, why: str, at: float) -> Callable[[sqlite3.Cursor], int]:
+    """Return what marks dead letters to be tried again, with an audit row each; it counts them."""
+
+    def run(cursor: sqlite3.Cursor) -> int:
+        count = 0
+        for position in dict.fromkeys(positions):
+            cursor.execute(QUERIES["audit"], (at, "redrive", who, why, position))
+            count += cursor.execute(QUERIES["letter_redrive"], (position,)).rowcount
+        return count
+
+    return run
+
+
+def discarding(position: int, who: str, why: str, at: float) -> Callable[[sqlite3.Cursor], bool]:
+    """Return what ends a dead letter, with its audit row and its inbox claim; it tells whether there was one."""
+
+    def run(cursor: sqlite3.Cursor) -> bool:
+        found = cursor.execute(QUERIES["letter_names"], (position,)).fetchone()
+        if found is None:
+            return False
+        cursor.execute(QUERIES["audit"], (at, "discard", who, why, position))
+        written(cursor, "claim", [(source, id_, at) for source, id_ in _claims(*found)])
+        cursor.execute(QUERIES["letter_discard"], (position,))
+        return True
+
+    return run
+
+
+def _claims(topic: str, source: str, id_: str) -> list[tuple[str, str]]:
+    """Return the inbox ids that keep a message away for good; a topic `service:name` holds letters of one of several services."""
+    service, colon, _ = topic.partition(":")
+    return [(source, id_), (f"{service}<{source}>", id_)] if colon else [(source, id_)]
