@@ -222,7 +222,7 @@ class Linker:
                 if other != field.name:
                     raise SetupError(f"Fields '{other}' and '{field.name}' of '{name}' are both '{spelling}' in JSON: rename one.")
         nested = [d.name.rpartition(".")[2] for d in self.declared.values() if d.name.rpartition(".")[0] == name]
-        members = [part.name for part in (*proto.field, *proto.oneof_decl, *proto.nested_type)]
+        members = [*(f.name for f in proto.field), *(o.name for o in proto.oneof_decl), *(n.name for n in proto.nested_type)]
         for twice, count in Counter((*members, *nested)).items():
             if count > 1:  # protobuf keeps fields, oneofs, map entries and nested types in one scope
                 raise SetupError(f"Message '{name}' uses the name '{twice}' twice: rename one.")

@@ -364,7 +364,7 @@ def redacted(message: protobuf.Message[Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    kind: Any = type(value)
+    kind: Any = value.__class__
     if issubclass(kind, protobuf.Message):
         return redacted(value)
     if kind is list:
