@@ -231,8 +231,12 @@ class Worker(Child):
     def tell(self, do: str, **arguments: Any) -> None:
         """Send a command without waiting."""
         assert self._process.stdin
-        self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            message = f"'{self.name}' ended before it was asked to {do}:\n{self.tail()}"
+            raise BenchError(message) from None
 
     def hear(self, timeout: float = 60.0) -> dict[str, Any]:
         """Wait for the answer of the last command."""

@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import uvicorn
-from connectrpc.method import IdempotencyLevel, MethodInfo
+from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
 from connectrpc.server import ConnectASGIApplication, Endpoint
 
 from benchmarks import worker
@@ -19,6 +19,7 @@ METHOD = MethodInfo(
     input=GetOrder,
     output=Order,
     idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS,
+    stream_type=StreamType.UNARY,
 )
 
 

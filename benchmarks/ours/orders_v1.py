@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from linkspan import Contract, Event, Message, ServiceContract, command, field, query, repeated
+from linkspan import Contract, Event, Message, ServiceContract, field, query, repeated
 
 contract = Contract("bench.orders.v1")
 
@@ -18,19 +18,6 @@ class OrderPlaced(Event):
     placed_at: int = field(6)
     skus: list[str] = repeated(7)
     note: str = field(8)
-
-
-class PlaceOrder(Message):
-    """Ask for an order by its number in the run's list."""
-
-    number: int = field(1)
-    order_id: str = field(2, key=True)
-
-
-class Placed(Message):
-    """The order is stored."""
-
-    order_id: str = field(1)
 
 
 class GetOrder(Message):
@@ -53,4 +40,3 @@ class Orders(ServiceContract):
     """The service that owns the event and answers the query."""
 
     get_order = query(GetOrder, Order)
-    place_order = command(PlaceOrder, Placed)
