@@ -255,7 +255,7 @@ def latency(bench: Bench) -> list[Entry]:
         committed = mine_to.ask("pace", operations=operations, per_second=100.0)["moments"]
         mine_from.ask("result")
         answer = meter.stop(operations)
-        effects = mine_from.ask("moments")["moments"]
+        effects = mine_from.ask("moments", total=operations)["moments"]
         waits = sorted((effects[key] - moment) / 1e6 for key, moment in committed.items())
         at = {"p50_ms": waits[len(waits) // 2], "p99_ms": waits[int(len(waits) * 0.99)], "max_ms": waits[-1]}
         return Sample.of(answer | {"extra": at})

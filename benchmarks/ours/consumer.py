@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -94,12 +95,15 @@ class Consumer:
         assert self._tally
         return await self._tally.result()
 
-    async def moments(self) -> dict[str, Any]:
-        """Give when each effect since `expect` was committed, nanoseconds on the machine's monotonic clock."""
+    async def moments(self, total: int) -> dict[str, Any]:
+        """Give when each of `total` effects since `expect` was committed, nanoseconds on the machine's monotonic clock."""
+        async with asyncio.timeout(5):
+            while len(self._commits.moments) < total:  # noqa: ASYNC110 - the last commit ends in another thread
+                await asyncio.sleep(0.001)
         return {"moments": self._commits.moments}
 
     async def stop(self, total: int, effects: int | None = None) -> None:
-        """Close, and check that `total` messages were handled since `expect` and that the table holds exactly `effects` (or `total`) rows."""
+        """Close, and check that `total` messages were handled since `expect` and exactly `effects` (or `total`) rows stored."""
         assert self._app
         assert self._mail
         assert self._tally
