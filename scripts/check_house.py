@@ -165,7 +165,7 @@ POINTS = (
     Point("commit", "stores/*.py", r".*(connection|conn|db|database)\.commit"),
     Point("publish", "*.py", r"(.*\.)?_?broker\.publish(_batch)?"),
     Point("publish", "brokers/memory.py", r"self\._store"),
-    Point("publish", "brokers/nats*.py", r"(.*\.)?_?(js|jetstream)\.publish(_async)?"),
+    Point("publish", "brokers/nats.py", r"self\._send|(.*\.)?_?(js|jetstream)\.publish(_async)?"),
     Point("ack", "brokers/memory.py", r"group\.settle"),
     Point("ack", "brokers/nats*.py", r".*\.answer", r"\+ACK"),
     Point("ack", "brokers/nats*.py", r"(.*\.)?(msg|message)\.(ack|ack_sync)"),

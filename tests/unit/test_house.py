@@ -93,6 +93,7 @@ UNHOOKED = {
     "memory ack": ("brokers/memory.py", "def f(group): group.settle(index)"),
     "nats ack": ("brokers/nats_consumer.py", "def f(link): link.answer(reply, b'+ACK')"),
     "nats ack by its client": ("brokers/nats.py", "async def f(msg): await msg.ack()"),
+    "nats publish": ("brokers/nats.py", "def publish(self): self._send(message, headers, future)"),
     "nats publish by its client": ("brokers/nats.py", "async def f(self): await self._js.publish('s', b'')"),
     "hook only around": ("outbox.py", "def f(runtime):\n    runtime.reached('relay.publish.before')\n    def g(): broker.publish(1)"),
     "hook only inside": ("outbox.py", "def f(runtime):\n    broker.publish(1)\n    def g(): runtime.reached('relay.publish.after')"),
