@@ -256,8 +256,14 @@ def _delete(self: Message, key: DescField | DescUnknownField | Extension[Any, An
         getattr(type(self), key.local_name).__set__(self, None)  # the slot itself: not marked as present
 
 
+if TYPE_CHECKING:
+    _Declared = type  # mypy checks class keywords only where it sees no metaclass
+else:
+    _Declared = _MessageType
+
+
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
-class Message(protobuf.Message[Any], metaclass=_MessageType):
+class Message(protobuf.Message[Any], metaclass=_Declared):
     """A request, a response or a part of one, declared by fields with numbers.
 
     The constructor takes the fields by name. Absent fields read as zero, optional and message fields as None.

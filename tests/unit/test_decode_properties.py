@@ -196,8 +196,10 @@ def test_any_json_is_a_message_or_the_error(value: Any) -> None:
     import json
 
     message = read_or_error(decode_json, json.dumps(value))
-    if message is not None:
-        assert read_or_error(decode, message.to_binary()) == message
+    if message is not None:  # compared after one way through, which cuts Float32 fields to 32 bits
+        read = read_or_error(decode, message.to_binary())
+        assert read is not None
+        assert read_or_error(decode, read.to_binary()) == read
 
 
 @few
