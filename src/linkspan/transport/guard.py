@@ -1,0 +1,167 @@
+"""uvicorn's HTTP/1.1 protocol with the bounds that it lacks: header size, time to send a request, bytes thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from linkspan.errors import Code
+from linkspan.transport.wire import error_body
+
+if TYPE_CHECKING:
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+    from linkspan.ports import Clock
+
+__all__ = ["GuardLimits", "GuardedProtocol", "Watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardLimits:
+    """What a caller may take of the server before it is served (bytes, seconds)."""
+
+    max_header_bytes: int = 32 * 1024
+    max_discard_bytes: int = 4 * 1024 * 1024
+    header_timeout: float = 10.0
+    request_timeout: float = 30.0
+    first_request_timeout: float = 75.0
+
+
+class Watch:
+    """The open connections of a server, and how to wait until they are gone."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.connections: set[GuardedProtocol] = set()
+        self._clock = clock
+        self._gone: asyncio.Future[None] | None = None
+
+    def lost(self, connection: GuardedProtocol) -> None:
+        """Forget a connection."""
+        self.connections.discard(connection)
+        if not self.connections and self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+
+    def check(self) -> None:
+        """Close connections whose peers are too slow."""
+        now = self._clock.monotonic()
+        for connection in list(self.connections):
+            connection.check(now)
+
+    async def until_gone(self, timeout: float) -> None:
+        """Wait until no connection is open, at most `timeout` seconds."""
+        if not self.connections or timeout <= 0:
+            return
+        self._gone = gone = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(timeout, gone.cancel)
+        try:
+            await asyncio.wait([gone])
+        finally:
+            timer.cancel()
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """A connection that is closed when its peer sends too much, too slowly, or nothing."""
+
+    def __init__(self, config: Config, state: ServerState, *, clock: Clock, limits: GuardLimits, watch: Watch) -> None:
+        super().__init__(config, state, {})
+        self._clock = clock
+        self._limits = limits
+        self._watch = watch
+        self._served = False
+        self._quiet_since = 0.0
+        self._reading_since = 0.0
+        self._in_head = True
+        self._head_bytes = 0
+        self._discarded = 0
+        self._refusal = (HTTPStatus.BAD_REQUEST, Code.INVALID_ARGUMENT, "Reading the request failed: it is not valid HTTP/1.1.")
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Note when it began."""
+        super().connection_made(transport)
+        self._watch.connections.add(self)
+        self._quiet_since = self._clock.monotonic()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the server, which may be waiting for its last connection."""
+        super().connection_lost(exc)
+        self._watch.lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, unless the headers never end."""
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > self._limits.max_header_bytes and not self.transport.is_closing():
+            self._too_much()
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """Start the clock of a request."""
+        super().on_message_begin()
+        self._reading_since = self._clock.monotonic()
+
+    def on_headers_complete(self) -> None:
+        """Serve the request if its headers are within bounds; an exception here makes the parser stop and refuse."""
+        size = len(self.url)
+        for name, value in self.headers:
+            size += len(name) + len(value)
+        if size > self._limits.max_header_bytes:
+            self._too_much()
+            raise ValueError("headers too large")
+        self._in_head = False
+        self._served = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Throw away what follows an early answer, up to a bound, so that the connection can be used again."""
+        if self.cycle.response_complete:
+            self._discarded += len(body)
+            if self._discarded > self._limits.max_discard_bytes:
+                self.transport.abort()
+            return
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Stop the clock."""
+        super().on_message_complete()
+        self._reading_since = 0.0
+        self._in_head = True
+        self._head_bytes = self._discarded = 0
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what never became a request, as a Connect error, and close."""
+        del msg
+        if self.transport.is_closing():
+            return
+        status, code, text = self._refusal
+        body = error_body(code, text)
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
+
+    def check(self, now: float) -> None:
+        """Close the connection if its peer is too slow. Called about once a second."""
+        if self._reading_since:
+            limit = self._limits.header_timeout if self._in_head else self._limits.request_timeout
+            if now - self._reading_since > limit:
+                self._refuse_slow()
+        elif not self._served and now - self._quiet_since > self._limits.first_request_timeout:
+            self.transport.close()
+
+    def _too_much(self) -> None:
+        text = f"Request headers exceed {self._limits.max_header_bytes} bytes: send fewer or shorter ones."
+        self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, Code.RESOURCE_EXHAUSTED, text)
+
+    def _refuse_slow(self) -> None:
+        text = "The request did not arrive in time: send it without pauses."
+        self._refusal = (HTTPStatus.REQUEST_TIMEOUT, Code.DEADLINE_EXCEEDED, text)
+        if self._served and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            self.send_400_response("")
