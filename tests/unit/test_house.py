@@ -64,6 +64,8 @@ GOOD = {
     "two levels": ("sizes", "src/linkspan/brokers/nats.py", ""),
     "word inside a word": ("names", "src/linkspan/database.py", "def informed(): ...\nclass Baseline: ..."),
     "name chosen by asyncio": ("names", "src/linkspan/wire.py", "class P:\n    def data_received(self, data): ..."),
+    "payload of a delivery": ("names", "src/linkspan/wire.py", "class D:\n    @property\n    def data(self): ..."),
+    "seeded clock of tests": ("ambient", "src/linkspan/testing/clock.py", "import random"),
     "attribute named data": ("names", "src/linkspan/wire.py", "data = b''"),
     "runtime asks the machine": ("ambient", "src/linkspan/runtime.py", "import random, time\nnow = time.time()"),
     "random for checkers only": ("ambient", "src/linkspan/ports.py", "if TYPE_CHECKING:\n    import random\nx: 'random.Random'"),
