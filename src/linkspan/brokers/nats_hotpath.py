@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
@@ -43,11 +43,11 @@ def check(client: Client) -> str | None:
     if missing:
         return f"nats-py has no {', '.join(missing)}"
     internals: Any = client
-    if type(internals._ps) is not Parser or not inspect.iscoroutinefunction(Parser.parse):  # noqa: SLF001 - what this function is for
+    if type(internals._ps) is not Parser or not inspect.iscoroutinefunction(Parser.parse):
         return "nats-py's parser is another one"
-    if type(internals._transport) is not TcpTransport or not hasattr(internals._transport, "_io_writer"):  # noqa: SLF001
+    if type(internals._transport) is not TcpTransport or not hasattr(internals._transport, "_io_writer"):
         return "the connection is not plain TCP or TLS"
-    if not isinstance(internals._pending, list) or not isinstance(internals._flush_queue, asyncio.Queue):  # noqa: SLF001
+    if not isinstance(internals._pending, list) or not isinstance(internals._flush_queue, asyncio.Queue):
         return "nats-py buffers in another way"
     return None
 
@@ -61,8 +61,7 @@ class _HotParser(Parser):
         self._need = 0
         self._chunks: list[bytes] = []
         self._epoch = 0
-        initialise: Any = super().__init__  # untyped in nats-py
-        initialise(client)
+        cast("Any", super()).__init__(client)  # untyped in nats-py
 
     def reset(self) -> None:
         """Forget a half-read frame; nats-py calls this when a connection is lost."""
@@ -125,7 +124,7 @@ class HotLink:
     def __init__(self, client: Client) -> None:
         self._client: Any = client
         self._parser = _HotParser(client)
-        self._client._ps = self._parser  # noqa: SLF001 - checked by `check`
+        self._client._ps = self._parser
         self._loop = asyncio.get_running_loop()
         self._out: list[bytes] = []
         self._add = self._out.append
@@ -149,7 +148,7 @@ class HotLink:
     async def listen(self, subject: str, receive: Receive) -> Listener:
         """Subscribe by the public API, so that nats-py subscribes again after a reconnect, and claim the frames."""
         subscription = await self._client.subscribe(subject)
-        sid = b"%d" % subscription._id  # noqa: SLF001 - checked below
+        sid = b"%d" % subscription._id
         self._parser.sinks[sid] = receive
         return _HotListener(self, self._client, subscription, sid)
 
@@ -160,13 +159,13 @@ class HotLink:
 
     def backlog(self) -> int:
         """Return what waits in nats-py's buffer and the socket's."""
-        return self._client._pending_data_size + self._buffered()  # noqa: SLF001
+        return int(self._client._pending_data_size) + self._buffered()
 
     def drop(self) -> None:
         """Forget all unsent frames: subscriptions are made again by nats-py, everything else is asked for again."""
         self._out.clear()
-        self._client._pending.clear()  # noqa: SLF001
-        self._client._pending_data_size = 0  # noqa: SLF001
+        self._client._pending.clear()
+        self._client._pending_data_size = 0
         self._parser.reset()
 
     def release(self, sid: bytes) -> None:
@@ -174,8 +173,8 @@ class HotLink:
         self._parser.sinks.pop(sid, None)
 
     def _buffered(self) -> int:
-        writer = self._client._transport._io_writer  # noqa: SLF001
-        return int(writer.transport.get_write_buffer_size()) if writer is not None else 0
+        writer = self._client._transport._io_writer
+        return 0 if writer is None else int(writer.transport.get_write_buffer_size())
 
     def _write(self) -> None:
         if not self._out:
@@ -185,13 +184,13 @@ class HotLink:
         client = self._client
         if not client.is_connected:
             return
-        if client._pending or self._buffered() > HIGH_WATER:  # noqa: SLF001
-            client._pending.append(block)  # noqa: SLF001
-            client._pending_data_size += len(block)  # noqa: SLF001
-            if client._flush_queue.empty():  # noqa: SLF001
-                client._flush_queue.put_nowait(self._loop.create_future())  # noqa: SLF001
+        if client._pending or self._buffered() > HIGH_WATER:
+            client._pending.append(block)
+            client._pending_data_size += len(block)
+            if client._flush_queue.empty():
+                client._flush_queue.put_nowait(self._loop.create_future())
         else:
-            client._transport.write(block)  # noqa: SLF001
+            client._transport.write(block)
 
 
 class _HotListener:

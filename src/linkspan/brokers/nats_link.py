@@ -69,7 +69,7 @@ class PublicLink:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._subscribe: Any = client.subscribe  # partly untyped in nats-py
+        self._untyped: Any = client
         self._queue: deque[tuple[bytes, bytes, bytes, bytes]] = deque()
         self._size = 0
         self._sender: asyncio.Task[None] | None = None
@@ -91,7 +91,9 @@ class PublicLink:
         async def hand_over(message: Msg) -> None:
             receive(message.subject.encode(), message.reply.encode(), _raw(message.headers), message.data)
 
-        return _PublicListener(self._client, await self._subscribe(subject, cb=hand_over, pending_msgs_limit=0, pending_bytes_limit=0))
+        return _PublicListener(
+            self._client, await self._untyped.subscribe(subject, cb=hand_over, pending_msgs_limit=0, pending_bytes_limit=0)
+        )
 
     async def flush(self) -> None:
         """Wait for the sending task, then for the server."""
