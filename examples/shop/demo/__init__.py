@@ -1,0 +1,1 @@
+"""The demo behind `make demo`: real engines, faults put in, and a reconciliation at the end."""

@@ -1,0 +1,103 @@
+"""What happened, in words, numbers and a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from examples.shop.demo.measure import direct_edges, durable_edges, flow
+from examples.shop.demo.picture import svg, terminal
+from examples.shop.demo.show import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from examples.shop.demo.run import Run
+    from examples.shop.order_book import OrderBook
+
+__all__ = ["print_run", "report"]
+
+SHOWN = 20
+"""Differences that are printed."""
+
+
+def report(run: Run) -> dict[str, int | bool]:
+    """Return the machine-readable result. Refunds are counted in cancelled lines; messages each once, however often sent."""
+    result = run.result
+    return {
+        "orders": result.orders,
+        "settled": result.settled,
+        "refunded": result.refunded,
+        "unmatched_refunds": result.unmatched_refunds,
+        "rejected_rows": result.rejected_rows,
+        "messages": result.messages,
+        "duplicates_injected": run.faults.injected,
+        "duplicates_suppressed": run.suppressed,
+        "dead_letters": result.dead_letters,
+        "lost": result.lost,
+        "double_effects": result.double_effects,
+        "reconciled": result.reconciled,
+    }
+
+
+def print_run(run: Run, book: OrderBook, folder: Path, picture: Path | None) -> None:
+    """Print input, faults, picture and reconciliation."""
+    _input(book)
+    _faults(run)
+    edges = [*direct_edges(run.calls), *durable_edges(folder)]
+    flows = flow(folder, run.begin)
+    say("Latency and flow per path")
+    for line in terminal(edges, flows, run.faults.events, run.begin):
+        print(f"    {line}".rstrip())
+    if picture is not None:
+        picture.write_text(svg(edges, flows, run.faults.events, run.begin), encoding="utf-8")
+        print(f"    the same as a drawing: {picture}")
+    _books(run)
+
+
+def _input(book: OrderBook) -> None:
+    say("Input")
+    lines = sum(len(order.lines) for order in book.orders)
+    cancelled = sum(len(refund.lines) for refund in book.refunds)
+    print(f"    {len(book.orders)} orders with {lines} lines; {cancelled} cancelled lines matched to their invoice")
+    for reason, count in Counter(row.reason for row in book.rejected).most_common():
+        print(f"    {count} rows rejected: {reason}")
+    for reason, count in Counter(line.reason for line in book.unmatched).most_common():
+        print(f"    {count} cancelled lines unmatched: {reason}")
+
+
+def _faults(run: Run) -> None:
+    faults = run.faults
+    say("Faults put in")
+    through = faults.injected - faults.stopped_by_broker
+    print(f"    {faults.injected} messages sent again: {faults.stopped_by_broker} recognised by the broker, {through} left to the inboxes")
+    print(f"    {run.refused_by_inbox} deliveries refused by inboxes (an event has several readers; redeliveries after the kill count too)")
+    print(f"    {run.result.dead_letters} of {faults.poisoned} poison messages became a dead letter")
+    print(f"    payments was killed with {run.held} messages unacknowledged")
+    print(f"    inventory was slow: {_unanswered(run)} calls of customers had no answer in time and were made again")
+
+
+def _unanswered(run: Run) -> int:
+    return sum(call.code not in {"ok", "not_found", "already_exists"} for call in run.calls)
+
+
+def _books(run: Run) -> None:
+    result = run.result
+    say("Reconciliation: the orders file against the six databases")
+    print(f"    orders    {result.orders:>8}   settled {result.settled}, declined with their goods given back {result.declined}")
+    print(
+        f"    charged   {_pounds(result.charged_cents):>12}   refunded {_pounds(result.refunded_cents)}   shipped {result.shipped_pieces} pieces"
+    )
+    refused = f", {result.refused_refunds} refused because their order was declined" if result.refused_refunds else ""
+    print(f"    refunds   {result.refunded:>8}   lines paid back, {result.unmatched_refunds} unmatched{refused}")
+    print(f"    messages  {result.messages:>8}   sent once, handled {result.deliveries} times by their readers")
+    print(f"    lost      {result.lost:>8}   double effects {result.double_effects}")
+    for difference in result.differences[:SHOWN]:
+        print(f"    ! {difference}")
+    if len(result.differences) > SHOWN:
+        print(f"    ! and {len(result.differences) - SHOWN} more")
+    print("    RECONCILED to the cent and the piece" if result.reconciled else "    NOT RECONCILED")
+
+
+def _pounds(cents: int) -> str:
+    return f"{cents // 100:,}.{cents % 100:02}"
