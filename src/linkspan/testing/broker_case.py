@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import unittest
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from linkspan.envelope import Envelope, prefix, render
@@ -129,7 +129,10 @@ class Case:
         envelope = Envelope(id_, "suite", "suite.Happened", key="k", time="2026-01-01T00:00:00.000Z")
         block = render(prefix("suite.Happened", "suite"), envelope)
         payload = data.encode() if isinstance(data, str) else data
-        return replace(Outgoing(self.topic, "Happened", 7, id_, "k", block, payload), **changes)
+        message = Outgoing(self.topic, "Happened", 7, id_, "k", block, payload)
+        for name, value in changes.items():
+            setattr(message, name, value)
+        return message
 
     def messages(self, start: int, stop: int) -> list[Outgoing]:
         """Return messages with the payloads start..stop-1."""

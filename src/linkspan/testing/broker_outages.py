@@ -1,7 +1,5 @@
 """What every broker must do: declaring, closing, and outages of the server."""
 
-
-
 from __future__ import annotations
 
 import asyncio

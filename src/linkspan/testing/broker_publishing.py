@@ -1,7 +1,5 @@
 """What every broker must do: publishing, singly and in batches."""
 
-
-
 from __future__ import annotations
 
 import asyncio
