@@ -10,11 +10,11 @@ import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakValueDictionary
 
-from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorProto
+from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorProto, FileOptions
 
 from linkspan.errors import SetupError
 from linkspan.link import Declaration, Linker
-from linkspan.options import link_file
+from linkspan.options import OPTIONS_FILE, FileRules, ext_file, link_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,8 +93,9 @@ class Contract:
 
     @property
     def is_linking(self) -> bool:
-        """Tell whether this very contract is being linked now."""
-        return self in Contract._linking
+        """Tell whether this very contract is being linked by this thread; another thread's link is waited for."""
+        with Contract._lock:
+            return self in Contract._linking
 
     @property
     def is_loaded(self) -> bool:
@@ -180,8 +181,11 @@ class Contract:
     def descriptor(self) -> FileDescriptorProto:
         """Return the whole contract as one file: all parts merged, with services and options, as it is exported."""
         merged = FileDescriptorProto(name=self.package.replace(".", "/") + ".proto", package=self.package, syntax="proto3")
+        if self.owner:
+            merged.options = FileOptions()
+            merged.options[ext_file] = FileRules(owner=self.owner)
         own = {file.name for file in self.files}
-        needed: list[str] = []
+        needed = [OPTIONS_FILE.name] if self.owner else []
         for file in self._files:
             needed.extend(file.proto.dependency)
             merged.message_type.extend(file.proto.message_type)

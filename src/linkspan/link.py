@@ -326,10 +326,12 @@ class Linker:
 
     def _resolve(self, declaration: Declaration, attribute: str) -> Any:
         where = f"{declaration.name}.{attribute}"
-        names = {d.cls.__name__: d.cls for d in self.declared.values()}
+        inside, function, _ = declaration.cls.__qualname__.rpartition("<locals>.")
+        local: dict[str, Any] = {d.name: d.cls for d in self.declared.values() if d.cls.__qualname__ == inside + function + d.name}
+        local.update((name, value) for name, value in vars(declaration.cls).items() if name not in declaration.fields)
         holder = type("holder", (), {"__annotations__": {attribute: declaration.annotations[attribute]}})
         try:
-            return typing.get_type_hints(holder, dict(self._names), {**names, **vars(declaration.cls)}, include_extras=True)[attribute]
+            return typing.get_type_hints(holder, dict(self._names), local, include_extras=True)[attribute]
         except NameError as error:
             raise SetupError(
                 f"Field '{where}' names the type '{error.name}', which its module does not have at run time: "

@@ -158,7 +158,7 @@ def _no_inheritance(name: str, bases: tuple[type, ...]) -> SetupError:
 
 def _annotations(cls: type) -> dict[str, Any]:
     if sys.version_info >= (3, 14):
-        import annotationlib
+        import annotationlib  # noqa: PLC0415 - new in 3.14
 
         return annotationlib.get_annotations(cls, format=annotationlib.Format.STRING)
     return dict(inspect.get_annotations(cls))
@@ -382,13 +382,14 @@ def _shown(value: Any) -> str:
     return repr(value)
 
 
-def decode(cls: type[M], data: bytes, *, max_size: int = MAX_SIZE) -> M:
+def decode(cls: type[M], data: bytes | bytearray | memoryview, *, max_size: int = MAX_SIZE) -> M:
     """Read a message from protobuf bytes; unknown fields are kept.
 
     Raises:
         Error: INVALID_ARGUMENT: `data` is longer than `max_size` bytes or no such message. Its text holds nothing of the payload.
     """
-    _check_size(cls, data, max_size)
+    if len(data) > max_size:
+        raise _oversized(cls, len(data), max_size)
     try:
         return cls.from_binary(data)
     except Exception as error:  # noqa: BLE001 - whatever the decoder meets, the bytes are to blame
@@ -401,16 +402,16 @@ def decode_json(cls: type[M], data: bytes | str, *, max_size: int = MAX_SIZE, ig
     Raises:
         Error: INVALID_ARGUMENT: `data` is longer than `max_size` or no such message. Its text holds nothing of the payload.
     """
-    _check_size(cls, data, max_size)
+    if len(data) > max_size:
+        raise _oversized(cls, len(data), max_size)
     try:
         return cls.from_json(data, ignore_unknown_fields=ignore_unknown_fields)
     except Exception as error:  # noqa: BLE001 - whatever the decoder meets, the text is to blame
         raise _undecodable(cls, error, "JSON") from None
 
 
-def _check_size(cls: type[protobuf.Message[Any]], data: bytes | str, max_size: int) -> None:
-    if len(data) > max_size:
-        raise Error(Code.INVALID_ARGUMENT, f"Message '{type_name(cls)}' has {len(data)} bytes: send at most {max_size}.")
+def _oversized(cls: type[protobuf.Message[Any]], size: int, max_size: int) -> Error:
+    return Error(Code.INVALID_ARGUMENT, f"Message '{type_name(cls)}' has {size} bytes: send at most {max_size}.")
 
 
 def _undecodable(cls: type[protobuf.Message[Any]], error: Exception, form: str) -> Error:

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
     from protobuf import DescFile
 
-__all__ = ["OPTIONS_FILE", "FieldRules", "MessageRules", "MethodRules", "ext_field", "ext_message", "ext_method", "link_file"]
+__all__ = [
+    "OPTIONS_FILE",
+    "FieldRules",
+    "FileRules",
+    "MessageRules",
+    "MethodRules",
+    "ext_field",
+    "ext_file",
+    "ext_message",
+    "ext_method",
+    "link_file",
+]
 
 # From the range that protobuf leaves to single organisations (50000-99999, descriptor.proto).
 _EXTENSION_NUMBER: Final = 81_520
@@ -37,6 +48,18 @@ class FieldRules(Message[Any]):
 
         key: bool
         pii: bool
+
+
+class FileRules(Message[Any]):
+    """Rules of one contract: `owner` is the team that answers for it."""
+
+    __slots__ = ("owner",)
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, owner: str = "") -> None: ...
+
+        owner: str
 
 
 class MessageRules(Message[Any]):
@@ -70,6 +93,7 @@ class MethodRules(Message[Any]):
 
 
 ext_field: Final[Extension[Any, FieldRules]] = Extension()
+ext_file: Final[Extension[Any, FileRules]] = Extension()
 ext_message: Final[Extension[Any, MessageRules]] = Extension()
 ext_method: Final[Extension[Any, MethodRules]] = Extension()
 
@@ -115,17 +139,19 @@ def _link() -> DescFile:
         dependency=["google/protobuf/descriptor.proto"],
         message_type=[
             _message("FieldRules", key=flag, pii=flag),
+            _message("FileRules", owner=text),
             _message("MessageRules", event=flag),
             _message("MethodRules", command=flag, staleness=number, budget=number, answer=text, expires=number),
         ],
         extension=[
             _extension("field", "FieldOptions", "FieldRules"),
+            _extension("file", "FileOptions", "FileRules"),
             _extension("message", "MessageOptions", "MessageRules"),
             _extension("method", "MethodOptions", "MethodRules"),
         ],
     )
-    classes: dict[str, Linkable] = {rules.__name__: rules for rules in (FieldRules, MessageRules, MethodRules)}
-    classes.update({"field": ext_field, "message": ext_message, "method": ext_method})
+    classes: dict[str, Linkable] = {rules.__name__: rules for rules in (FieldRules, FileRules, MessageRules, MethodRules)}
+    classes.update({"field": ext_field, "file": ext_file, "message": ext_message, "method": ext_method})
     return link_file(proto, [descriptor_pb.desc()], classes)
 
 

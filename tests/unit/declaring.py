@@ -17,7 +17,7 @@ from linkspan.operation import *
 """
 
 
-def declare(text: str, *, package: str | None = None, module: str | None = None, postponed: bool = False) -> Any:
+def declare(text: str, *, package: str = "", module: str = "", owner: str = "", postponed: bool = False) -> Any:
     """Import `text` as a contract module with a package and a name of its own; the module stays, as a real one does.
 
     `postponed` is `from __future__ import annotations`.
@@ -26,6 +26,6 @@ def declare(text: str, *, package: str | None = None, module: str | None = None,
     name = module or f"declared_{number}"
     made = ModuleType(name)
     sys.modules[name] = made
-    source = f"{_HEAD}\ncontract = Contract({(package or f'declared{number}.v1')!r})\n{text}"
+    source = f"{_HEAD}\ncontract = Contract({(package or f'declared{number}.v1')!r}, owner={owner!r})\n{text}"
     exec(compile(source, f"<{name}>", "exec", future.annotations.compiler_flag if postponed else 0, dont_inherit=True), vars(made))
     return made

@@ -6,6 +6,8 @@ import copy
 import pickle
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -45,6 +47,8 @@ from linkspan.message import (
     traits_of,
     type_name,
 )
+from linkspan.options import ext_file
+from tests.unit.declaring import declare
 
 contract = Contract("test.message.v1")
 
@@ -168,6 +172,22 @@ class Numbered(Event):
 
 class Coloured(Event):
     colour: Colour = field(1, key=True)
+
+
+class Nothing(Message):
+    """Has no fields."""
+
+
+class Shadow(Message):
+    class Colour(Enum):
+        UNSPECIFIED = 0
+        GREEN = 1
+
+    class Part(Message):
+        colour: Shadow.Colour = field(1)
+
+    own: Colour = field(1)
+    bytes: bytes = field(2)  # noqa: A003 - the point of the test
 
 
 SCALARS = {
@@ -387,7 +407,7 @@ def test_keys_and_names() -> None:
 def test_contract_lists_its_types() -> None:
     assert contract.events == (Placed, Numbered, Coloured)
     assert Scalars in contract.messages
-    assert contract.enums == (Colour, Tree.Leaf.Shape)
+    assert contract.enums == (Colour, Tree.Leaf.Shape, Shadow.Colour)
     assert {Scalars.desc().file.name, *(file.name for file in contract.files)} == {"test/message/v1.proto"}
     assert contract.docs()["Placed.order_id"] == "The order."
 
@@ -398,6 +418,52 @@ def test_descriptor_reserves_and_marks() -> None:
     assert payment.reserved_name == ["total"]
     again = FileDescriptorSet.from_binary(FileDescriptorSet(file=[contract.descriptor()]).to_binary())
     assert again.file[0].package == "test.message.v1"
+
+
+def test_after_the_link_no_hook_of_ours_is_left() -> None:
+    Scalars()
+    hooks = {"__getattr__", "__getattribute__", "__call__", "__init__", "__instancecheck__"}
+    assert not hooks & {name for cls in type(Scalars).__mro__ if cls.__module__.startswith("linkspan") for name in vars(cls)}
+    assert not {"__setattr__", "__delitem__", "__init__", "__new__", "__getattribute__"} & {*vars(Scalars), *vars(Message)}
+
+
+def test_message_without_fields() -> None:
+    assert Nothing() == Nothing.from_binary(Nothing().to_binary())
+    assert repr(Nothing()) == "Nothing()"
+
+
+def test_type_names_mean_what_python_means() -> None:
+    assert Shadow.Part.desc().fields[0].proto.type_name == ".test.message.v1.Shadow.Colour"
+    inside = {found.name: found.proto.type_name for found in Shadow.desc().fields}
+    assert inside == {"own": ".test.message.v1.Shadow.Colour", "bytes": ""}
+    assert Scalars.desc().fields[-1].proto.type_name == ".test.message.v1.Colour"
+
+
+def test_threads_meet_an_unlinked_contract() -> None:
+    fields = "\n".join(f" f{number}: str | None = field({number}, default=None)" for number in range(1, 100))
+    for _ in range(5):
+        event = f"class A(Event):\n key: str = field(1000, key=True)\n{fields}"
+        module = declare(f"{event}\nclass B(Message):\n a: A | None = field(1, default=None)")
+        together = threading.Barrier(6)
+
+        def use(kind: int, module: Any = module, together: threading.Barrier = together) -> Any:
+            together.wait()
+            match kind % 3:
+                case 0:
+                    return module.A(key="1").f1
+                case 1:
+                    return None if key_of(module.A.from_binary(b"")) == "" else "wrong key"
+                case _:
+                    return None if has_key(module.A) and traits_of(module.A).optional else "wrong traits"
+
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(use, range(6))) == [None] * 6
+
+
+def test_owner_is_exported() -> None:
+    file = declare("", owner="team-a").contract.descriptor()
+    assert file.options[ext_file].owner == "team-a"
+    assert "linkspan/options.proto" in file.dependency
 
 
 def test_message_declared_after_the_link_works() -> None:
