@@ -29,6 +29,6 @@ def open_store(url: str, *, name: str, runtime: Runtime, exclusive: bool = True)
     path = unquote(parts.path.removeprefix("/"))
     if parts.netloc or parts.query or parts.fragment or not path or path == ":memory:":
         raise SetupError(f"The SQLite URL of store '{name}' must name a file and nothing else: use one of {_SCHEMES}.")
-    from linkspan.stores.sqlite import SqliteStore
+    from linkspan.stores.sqlite import SqliteStore  # noqa: PLC0415 - only where it is used
 
     return SqliteStore(Path(path), name=name, runtime=runtime, exclusive=exclusive)

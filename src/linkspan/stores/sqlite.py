@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Outcome, Outgoing
 from linkspan.stores import sqlite_letters
-from linkspan.stores.sqlite_errors import coded
+from linkspan.stores.sqlite_errors import Absent, coded
 from linkspan.stores.sqlite_file import (
     OLDEST,
     QUERIES,
     FileLock,
-    Guard,
     SqliteLimits,
     check_format,
-    connect,
     durability,
     migrate_own,
     migrate_user,
     own_format,
 )
+from linkspan.stores.sqlite_reader import Readers
 from linkspan.stores.sqlite_session import SqliteSession
 from linkspan.stores.sqlite_writer import Batch, Writer
 
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["SqliteLimits", "SqliteStore"]
 
 T = TypeVar("T")
-READERS = 2
 
 
 class SqliteStore:
@@ -65,9 +61,7 @@ class SqliteStore:
         self._looking = 0
         self._timer: Timer | None = None
         self._sessions: set[SqliteSession] = set()
-        self._pool = ThreadPoolExecutor(READERS, f"linkspan-reader-{name}")
-        self._readers = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._readers = Readers(path, name, self._limits)
         self._state = "new"
         self._closed: asyncio.Future[None] | None = None
 
@@ -84,11 +78,10 @@ class SqliteStore:
         self._writer.start()
         try:
             await self._writer.call(self._open)
-        except sqlite3.Error as error:
+        except BaseException as error:
             await self._shut()
-            raise coded(self.name, error) from error
-        except BaseException:
-            await self._shut()
+            if isinstance(error, (sqlite3.Error, Absent, OSError)):
+                raise coded(self.name, error) from error
             raise
         self._state = "open"
 
@@ -124,16 +117,17 @@ class SqliteStore:
         """End the threads, free the lock."""
         self._state = "closed"
         await self._writer.stop()
-        await asyncio.to_thread(self._pool.shutdown)
-        for connection in self._connections:
-            connection.close()
+        await self._readers.aclose()
         self._lock.free()
 
     async def migrate(self, scripts: Sequence[tuple[str, str]]) -> None:
         """Apply the user's new scripts."""
         self._owned()
         writer, now = self._writer, self._runtime.clock.now
-        await writer.call(lambda: migrate_user(writer.connection, list(scripts), writer.transact, now))
+        try:
+            await writer.call(lambda: migrate_user(writer.connection, list(scripts), writer.transact, now))
+        except (sqlite3.Error, Absent) as error:
+            raise coded(self.name, error) from error
 
     async def attest(self) -> Durability:
         """Say what a commit is worth, by the settings of the writing connection."""
@@ -197,21 +191,7 @@ class SqliteStore:
     async def read(self, sql: str, args: Sequence[Value] = ()) -> list[Row]:
         """Run one statement on a committed snapshot in a reader thread."""
         self._opened()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, sql, args)
-        except Error:
-            raise
-        except Exception as error:
-            raise coded(self.name, error, reading=True) from error
-
-    def _read(self, sql: str, args: Sequence[Value]) -> list[Row]:
-        """Read in a reader's thread, on a connection of its own."""
-        connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
-        if connection is None:
-            connection = connect(self.path, self._limits, Guard(), reading=True)
-            self._readers.connection = connection
-            self._connections.append(connection)
-        return connection.execute(sql, args).fetchall()
+        return await self._readers.read(sql, args)
 
     def _opened(self) -> None:
         if self._state != "open":

@@ -45,6 +45,8 @@ def coded(name: str, error: BaseException, *, reading: bool = False) -> Error:
         return error.error
     if isinstance(error, Error):
         return error
+    if isinstance(error, OSError):
+        return Error(Code.UNAVAILABLE, f"The directory of store '{name}' cannot be used ({type(error).__name__}): look at its permissions.")
     found = getattr(error, "sqlite_errorcode", None)
     if not isinstance(found, int):
         return Error(Code.INTERNAL, f"A statement of store '{name}' was refused ({type(error).__name__}): {_refused(error)}")

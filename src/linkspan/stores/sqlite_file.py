@@ -114,7 +114,9 @@ def connect(path: Path, limits: SqliteLimits, guard: Guard, *, reading: bool = F
     try:
         guard.ours = True
         connection.set_authorizer(guard)
-        for pragma in _pragmas(limits, reading=reading, create=create):
+        if create:
+            _log_ahead(connection, path)
+        for pragma in _pragmas(limits, reading=reading):
             connection.execute(f"pragma {pragma}").fetchall()
         guard.ours = False
     except BaseException:
@@ -123,10 +125,14 @@ def connect(path: Path, limits: SqliteLimits, guard: Guard, *, reading: bool = F
     return connection
 
 
-def _pragmas(limits: SqliteLimits, *, reading: bool, create: bool) -> Iterator[str]:
+def _log_ahead(connection: sqlite3.Connection, path: Path) -> None:
+    """Turn the write-ahead log on; some file systems cannot have one."""
+    if connection.execute("pragma journal_mode = wal").fetchone() != ("wal",):
+        raise SetupError(f"The store '{path.name}' cannot have a write-ahead log here: use a local disk.")
+
+
+def _pragmas(limits: SqliteLimits, *, reading: bool) -> Iterator[str]:
     """Yield the settings of a connection."""
-    if create:
-        yield "journal_mode = wal"
     yield "synchronous = full"
     if sys.platform == "darwin":
         yield "fullfsync = on"
@@ -246,9 +252,8 @@ def migrate_user(
         try:
             transact(partial(_apply, sql, (name, ordinal, digest, now())))
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-            reason = coded(name, error)
-            if reason.transient:
-                raise reason from error
+            if coded(name, error).transient:
+                raise
             raise SetupError(f"Migration '{name}' failed and was undone: {error}.") from error
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import queue
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from linkspan.errors import Code, Error
 from linkspan.ports import Outcome
 from linkspan.stores.sqlite_errors import coded
+from linkspan.stores.sqlite_reader import Interruptible
 from linkspan.stores.sqlite_writer import fail, finish
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from linkspan.stores.sqlite_writer import Row, Writer
 
 __all__ = ["SqliteSession"]
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +45,7 @@ class SqliteSession:
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[bool] = self._loop.create_future()
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
+        self._statements = Interruptible()
         self._over = False
         self._broken = False
 
@@ -68,7 +72,7 @@ class SqliteSession:
         """Run one statement now and return its rows."""
         self._usable()
         try:
-            rows: list[Row] = await self._ask(lambda: self._writer.execute(sql, args))
+            rows: list[Row] = await self._ask(lambda: self._interruptible(lambda: self._writer.execute(sql, args)))
         except asyncio.CancelledError:
             self.abandon()
             raise
@@ -101,9 +105,10 @@ class SqliteSession:
             await self._ask(self._writer.undo, last=True)
 
     def abandon(self) -> None:
-        """Roll back without waiting; for a caller that was cancelled and a store that closes."""
+        """Interrupt and roll back without waiting; for a caller that was cancelled and a store that closes."""
         if not self._over:
             self._end()
+            self._statements.stop()
             self._commands.put(_Command(self._writer.undo, self._loop.create_future(), last=True))
 
     def _usable(self) -> None:
@@ -125,6 +130,8 @@ class SqliteSession:
     def perform(self, writer: Writer) -> None:
         """Open, then do as asked until the last command."""
         if self._over:  # given up while it waited for its turn
+            gone = Error(Code.UNAVAILABLE, f"The store '{writer.name}' was closed before the transaction began: try again.")
+            writer.post(fail, self._opened, gone)
             return
         try:
             fresh = self._open(writer)
@@ -149,5 +156,8 @@ class SqliteSession:
         if self._unit.inbox is not None and not writer.claim(self._unit.inbox, self._now):
             writer.undo()
             return False
-        writer.run_statements(self._recorded)
+        self._interruptible(lambda: writer.run_statements(self._recorded))
         return True
+
+    def _interruptible(self, call: Callable[[], T]) -> T:
+        return self._statements.run(self._writer.connection, call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
 import sqlite3
@@ -33,6 +34,8 @@ FORMAT = 1
 _BEGIN = "begin immediate /* linkspan */"
 _COMMIT = "commit /* linkspan */"
 _ROLLBACK = "rollback /* linkspan */"
+
+_log = logging.getLogger("linkspan.store")
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -253,6 +256,8 @@ class Writer:
 
     def begin(self) -> None:
         """Open a write transaction. Raises `Absent`: nobody could write now."""
+        if self.connection.in_transaction:
+            self.undo()
         self._guard.ours = True
         try:
             self._cursor.execute(_BEGIN)
@@ -287,8 +292,7 @@ class Writer:
         try:
             self._cursor.execute(_ROLLBACK)
         except sqlite3.Error:
-            if self.connection.in_transaction:
-                raise
+            _log.exception("A rollback failed; it is tried again before the next transaction.", extra={"store": self.name})
         finally:
             self._guard.ours = False
 

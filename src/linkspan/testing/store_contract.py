@@ -11,14 +11,14 @@ User tables are made by migration; statements have `?` for parameters.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from linkspan.errors import Code
 from linkspan.ports import Outcome, Unit
 from linkspan.runtime import system
 from linkspan.testing.store_letters import LetterScenarios
-from linkspan.testing.store_probe import INSERT, SetClock, Settled, effects, expect, message, opened, refused
+from linkspan.testing.store_probe import INSERT, SetClock, Settled, effects, expect, message, opened, refused, row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,7 +181,7 @@ class StoreContract(LetterScenarios):
             while page := await store.unsent(found[-1].position if found else 0, 64):
                 expect(len(page) in range(65), True, "a page is bounded")
                 found += page
-            expect([astuple(m) for m in found], [astuple(m) for m in messages], "rows are as written, in order of commit")
+            expect([row(m) for m in found], [row(m) for m in messages], "rows are as written, in order of commit")
             expect(sorted({m.position for m in found}), [m.position for m in found], "positions rise")
 
     async def test_sent_rows_do_not_come_back(self, tmp_path: Path) -> None:
@@ -355,7 +355,10 @@ class StoreContract(LetterScenarios):
             await session.execute(INSERT, ("lost", 1))
             behind = done.unit(statements=[(INSERT, ("kept", 1))])
             store.submit(behind)
+            waiting = asyncio.ensure_future(store.begin(done.unit()))
+            await asyncio.sleep(0)
             await asyncio.gather(store.aclose(), store.aclose())
+            await refused(_of(waiting), Code.UNAVAILABLE, "who waits for the writer is told")
             expect(behind.outcome, Outcome.COMMITTED, "what was submitted is committed")
             late = done.unit()
             expect(await done.submit(store, late), [Outcome.FAILED], "a closed store takes nothing")

@@ -30,6 +30,7 @@ __all__ = [
     "message",
     "opened",
     "refused",
+    "row",
 ]
 
 SCRIPTS = [("001_effect", "create table effect (id text primary key, amount integer not null);\ncreate table note (line text);")]
@@ -67,6 +68,11 @@ async def refused(work: Coroutine[Any, Any, Any], code: Code, promise: str) -> E
 def message(id: str, key: str = "k", topic: str = TOPIC) -> Outgoing:  # noqa: A002 - the CloudEvents word
     """Return an outgoing message with every byte in its payload."""
     return Outgoing(topic, "OrderPlaced", 7, id, key, f"ce-id: {id}\r\n".encode(), bytes(range(256)))
+
+
+def row(of: Outgoing) -> tuple[Any, ...]:
+    """Return everything that an outbox row holds."""
+    return of.topic, of.name, of.lane, of.id, of.key, of.headers, of.data, of.sequence, of.position
 
 
 def letter(id: str, key: str = "k", state: LetterState = LetterState.DEAD, due: float = 0.0) -> Letter:  # noqa: A002 - the CloudEvents word
