@@ -6,7 +6,7 @@ are no service.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 from linkspan import envelope as envelopes
 from linkspan.context import Context, derived_id
@@ -15,6 +15,7 @@ from linkspan.errors import Code, Error, SetupError
 from linkspan.handler import compose
 from linkspan.message import is_event, key_of, package_of, type_name
 from linkspan.middleware import Deadline, Tracing
+from linkspan.middleware.tracing import new_trace
 from linkspan.operation import EventType
 from linkspan.path import Side
 from linkspan.ports import Outgoing, Unit
@@ -69,13 +70,15 @@ class Sender:
         """Make an event's message. Raises `Error(INVALID_ARGUMENT)` without a key, when it cannot be encoded or is too large."""
         cls: Any
         if isinstance(kind, EventType):
-            cls = kind.message
+            declared: EventType[Any] = kind
+            cls = cast("Any", declared).message
             if type(message) is not cls:
-                raise Error(Code.INVALID_ARGUMENT, f"'{kind.full_name}' was given a {type(message).__name__}: publish its own message.")
+                raise Error(Code.INVALID_ARGUMENT, f"'{declared.full_name}' was given a {type(message).__name__}: publish its own message.")
         else:
             message, cls = kind, type(kind)
             if not is_event(cls):
-                raise Error(Code.INVALID_ARGUMENT, f"Cannot publish '{cls.__name__}', which is no event: derive it from Event, or send a command.")
+                text = f"Cannot publish '{cls.__name__}', which is no event: derive it from Event, or send a command."
+                raise Error(Code.INVALID_ARGUMENT, text)
         name = type_name(cls)
         return self._outgoing(ctx, name, event_topic, package_of(cls), ctx.new_id(), message)
 
@@ -103,7 +106,9 @@ class Sender:
         envelope = Envelope(id_, self.source, name, key, ctx.trace, self._time(), ctx.correlation, ctx.id, expires)
         headers = envelopes.render(known[2], envelope)
         if len(data) + len(headers) > MAX_MESSAGE:
-            raise Error(Code.INVALID_ARGUMENT, f"'{name}' has {len(data)} bytes, {MAX_MESSAGE} fit: store the content and send a reference.")
+            raise Error(
+                Code.INVALID_ARGUMENT, f"'{name}' has {len(data)} bytes, {MAX_MESSAGE} fit: store the content and send a reference."
+            )
         return Outgoing(known[0], known[1], envelopes.lane_of(key), id_, key, headers, data)
 
     def _time(self) -> str:
@@ -127,7 +132,9 @@ class Caller:
         self._chains: dict[str, Handler] = {}
         self._channels: dict[str, ConnectChannel] = {}
 
-    async def call(self, home: Home, parent: Context | None, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:  # noqa: PLR0913, ASYNC109 - what a call is made of
+    async def call(
+        self, home: Home, parent: Context | None, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None
+    ) -> Any:
         """Call and return the answer. Raises `Error`."""
         ctx = self._context(home, parent, operation, timeout, key)
         chain = self._chains.get(operation.path)
@@ -142,7 +149,9 @@ class Caller:
         for channel in channels.values():
             await channel.aclose()
 
-    def _context(self, home: Home, parent: Context | None, operation: Operation[Any, Any], timeout: float | None, key: str | None) -> Context:
+    def _context(
+        self, home: Home, parent: Context | None, operation: Operation[Any, Any], timeout: float | None, key: str | None
+    ) -> Context:
         if key is None:
             key = home.runtime.ids.new() if parent is None else parent.new_id()
         ctx = Context(home, operation.full_name, key)
@@ -208,7 +217,7 @@ class Client:
         self._topics: set[str] = set()
         self.caller = Caller(self.runtime, {"*": addresses} if isinstance(addresses, str) else (addresses or {}), layers)
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         if isinstance(self._given, str):
             from linkspan.brokers import broker_for  # noqa: PLC0415 - adapters load where they are used
 
@@ -230,36 +239,38 @@ class Client:
 
     async def call(
         self,
-        operation: Query[Req, Res] | Command[Req, Res],  # type: ignore[type-var]  # bound to messages where it is declared
+        operation: Query[Req, Res] | Command[Req, Res],
         request: Req,
         /,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - it becomes a deadline that travels
+        timeout: float | None = None,
         key: str | None = None,
     ) -> Res:
         """Call now and wait for the answer, at most `timeout` seconds (default 5). Raises `Error`."""
         result: Res = await self.caller.call(self, None, operation, request, timeout, key)
         return result
 
-    async def send(self, operation: Command[Req, Any], request: Req, /, *, key: str | None = None) -> None:  # type: ignore[type-var]  # as above
+    async def send(self, operation: Command[Req, Any], request: Req, /, *, key: str | None = None) -> None:
         """Send a durable command; returns once the broker has stored it."""
         await self._deliver(self._sender.command(self._origin(operation.full_name), operation, request, key))
 
     @overload
     async def publish(self, event: Event, /) -> None: ...
     @overload
-    async def publish(self, event: EventType[Req], message: Req, /) -> None: ...  # type: ignore[type-var]  # as above
+    async def publish(self, event: EventType[Req], message: Req, /) -> None: ...
     async def publish(self, event: Any, message: Any = None, /) -> None:
         """Publish an event; returns once the broker has stored it."""
         await self._deliver(self._sender.event(self._origin("publish"), event, message))
 
     def _origin(self, operation: str) -> Context:
-        return Context(self, operation, self.runtime.ids.new())
+        ctx = Context(self, operation, self.runtime.ids.new())
+        ctx.trace = new_trace(self.runtime.ids)
+        return ctx
 
     async def _deliver(self, message: Outgoing) -> None:
         broker = self._broker
         if broker is None:
-            raise Error(Code.FAILED_PRECONDITION, "The client has no broker: write Client(broker=\"nats://…\") and enter it.")
+            raise Error(Code.FAILED_PRECONDITION, "The client has no broker: write Client(broker='nats://…') and enter it.")
         if message.topic not in self._topics:
             await broker.declare([message.topic], [])
             self._topics.add(message.topic)
@@ -269,7 +280,7 @@ class Client:
 
     # --- what a context asks of its home ---
 
-    async def call_from(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:  # noqa: ASYNC109 - as in `call`
+    async def call_from(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:
         """Carry a call on behalf of a context."""
         return await self.caller.call(self, ctx, operation, request, timeout, key)
 
@@ -292,4 +303,3 @@ class Client:
 
 def _ignore(_unit: Unit) -> None:
     pass
-

@@ -19,7 +19,9 @@ from functools import partial
 from hashlib import blake2b
 from traceback import extract_tb
 from types import coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from linkspan import envelope as envelopes
 from linkspan.context import Context, Duplicate
@@ -88,28 +90,34 @@ class Counts:
     expired: int = 0
 
 
-class Work:
+class Work(msgspec.Struct, eq=False):
     """One message in hand. `letter` is set when it comes from the store instead of the broker."""
 
-    __slots__ = ("delivery", "done", "envelope", "error", "key", "letter", "running", "started", "tries")
-
-    def __init__(self, delivery: Delivery, envelope: Envelope, key: str) -> None:
-        self.delivery = delivery
-        self.envelope = envelope
-        self.key = key
-        self.tries = 0
-        self.started = 0.0
-        self.error: Error | None = None
-        self.letter: Letter | None = None
-        self.running = False
-        self.done: Callable[[Work], None] | None = None
+    delivery: Delivery
+    envelope: Envelope
+    key: str
+    tries: int = 0
+    started: float = 0.0
+    running: bool = False
+    error: Error | None = None
+    letter: Letter | None = None
+    done: Callable[[Work], None] | None = None
 
 
 class Consumer:
     """Consumes one topic for one service."""
 
     def __init__(  # noqa: PLR0913 - the parts it joins, named at its one call
-        self, home: Home, topic: str, bindings: Mapping[str, Binding], *, broker: Broker, relay: Relay, holding: Holding, limits: Limits, strict: tuple[str, ...]
+        self,
+        home: Home,
+        topic: str,
+        bindings: Mapping[str, Binding],
+        *,
+        broker: Broker,
+        relay: Relay,
+        holding: Holding,
+        limits: Limits,
+        strict: tuple[str, ...],
     ) -> None:
         self._home = home
         self._clock = home.runtime.clock
@@ -119,6 +127,8 @@ class Consumer:
         self._broker = broker
         self._relay = relay
         self._holding = holding
+        assert home.store is not None  # noqa: S101 - a running service has one
+        self._store = home.store
         self._limits = limits
         self._strict = strict
         self._ready: deque[Work] = deque()
@@ -266,7 +276,7 @@ class Consumer:
             return
         work.running = True
         try:
-            await _isolated(binding.handler(ctx, request))
+            await _isolated(cast("Coroutine[Any, Any, Any]", binding.handler(ctx, request)))
         except Duplicate:
             self._finish(work, duplicate=True)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
@@ -277,7 +287,11 @@ class Consumer:
             raise
         else:
             work.running = False
-            await self._commit(work, binding, ctx.used_tx)
+            tx = ctx.used_tx
+            if tx is not None and tx.session is not None:
+                await self._commit_session(work, tx)
+            else:
+                self._commit(work, binding, tx)
 
     def _may_start(self, work: Work) -> bool:
         envelope = work.envelope
@@ -285,7 +299,8 @@ class Consumer:
             self._hold(work, LetterState.WAITING, None)
             return False
         if not envelope.key and envelope.type in self._bindings:
-            self._dead(work, Error(Code.INVALID_ARGUMENT, "The message has no 'ce-partitionkey' header: publish it with its order key."))
+            text = "The message has no 'ce-partitionkey' header: publish it with its order key."
+            self._dead(work, Error(Code.INVALID_ARGUMENT, text))
             return False
         if envelope.expires and envelope.expires <= envelopes.timestamp(self._clock.now()):
             self.counts.expired += 1
@@ -293,14 +308,16 @@ class Consumer:
             self._finish(work)
             return False
         if work.tries == 0 and work.delivery.attempt > self._limits.deliveries:
-            self._hold(work, LetterState.PARKED, Error(Code.UNKNOWN, f"It was delivered {work.delivery.attempt} times without an end."))
+            text = f"It was delivered {work.delivery.attempt} times without an end."
+            self._hold(work, LetterState.PARKED, Error(Code.UNKNOWN, text))
             return False
         return True
 
     def _unknown(self, work: Work) -> None:
         """Skip other services' types; a command for a service of ours that has no such operation is a dead letter."""
         if self._strict and work.envelope.type.startswith(self._strict):
-            self._dead(work, Error(Code.UNIMPLEMENTED, f"There is no operation '{work.envelope.type}' here: deploy its handler, then redrive."))
+            text = f"There is no operation '{work.envelope.type}' here: deploy its handler, then redrive."
+            self._dead(work, Error(Code.UNIMPLEMENTED, text))
             return
         self.counts.skipped += 1
         self._finish(work)
@@ -329,31 +346,34 @@ class Consumer:
 
     # --- out ---
 
-    async def _commit(self, work: Work, binding: Binding, tx: Transaction | None) -> None:
+    def _commit(self, work: Work, binding: Binding, tx: Transaction | None) -> None:
+        """Hand recorded work to the group commit; what the inbox does not guard and wrote nothing is done already."""
         if not binding.once and work.letter is None and (tx is None or not tx.wrote):
             self.counts.handled += 1
             self._finish(work)
             return
-        unit = self._home.unit() if tx is None else tx.unit
+        if tx is None:
+            unit = self._home.unit()
+            if binding.once:
+                unit.inbox = claim(self._home.name, work.envelope.source, work.envelope.id)
+        else:
+            unit = tx.unit
+        self._prepare(work, unit)
+        self._store.submit(unit)
+
+    async def _commit_session(self, work: Work, tx: Transaction) -> None:
+        assert tx.session is not None  # noqa: S101 - the caller looked
+        self._prepare(work, tx.unit)
+        try:
+            await tx.session.commit()
+        except Error as error:
+            self._failed(work, error)
+
+    def _prepare(self, work: Work, unit: Unit) -> None:
         unit.tag = work
         unit.settled = self._settled
-        if tx is not None and tx.session is not None:
-            self._finishing(work, unit)
-            try:
-                await tx.session.commit()
-            except Error as error:
-                self._failed(work, error)
-            return
-        if binding.once and unit.inbox is None:
-            unit.inbox = claim(self._home.name, work.envelope.source, work.envelope.id)
-        self._finishing(work, unit)
-        store = self._home.store
-        assert store is not None  # noqa: S101 - a service that consumes has one, checked at start
-        store.submit(unit)
-
-    def _finishing(self, work: Work, unit: Unit) -> None:
-        if work.letter is not None and self._home.store is not None:
-            self._home.store.remove_letter(unit, work.letter.position)
+        if work.letter is not None:
+            self._store.remove_letter(unit, work.letter.position)
 
     def _settled(self, unit: Unit) -> None:
         work: Work = unit.tag
@@ -459,8 +479,8 @@ class Consumer:
         now = self._clock.monotonic()
         for work in self._in_hand:
             work.delivery.beat()
-        for task, work in self._workers.items():
-            if work is not None and work.running and now - work.started > self._limits.timeout and task not in self._timed_out:
+        for task, current in self._workers.items():
+            if current and current.running and now - current.started > self._limits.timeout and task not in self._timed_out:
                 self._timed_out.add(task)
                 task.cancel()
         self._beat = self._clock.call_later(min(BEAT, self._limits.timeout / 4), self._beats)
@@ -501,7 +521,9 @@ def as_error(error: Exception) -> Error:
 
 def frames(error: BaseException) -> str:
     """Return where an error came from, without its text, which may hold payload."""
-    return " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(extract_tb(error.__traceback__)))
+    return " < ".join(
+        f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(extract_tb(error.__traceback__))
+    )
 
 
 def _unreadable(delivery: Delivery, error: Error) -> Work:
@@ -521,7 +543,7 @@ def _letter_envelope(letter: Letter) -> Envelope:
 @coroutine
 def _isolated(work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
     """Run a handler inside this worker's task but in a copy of its context, so that no message sees another's variables."""
-    run = copy_context().run
+    run: Any = copy_context().run
     step = partial(run, work.send, None)
     while True:
         try:

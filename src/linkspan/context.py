@@ -67,16 +67,18 @@ class Transaction:
     transaction interactive: exclusive until the handler ends. In a query both are replaced by a read-only `execute`.
     """
 
-    __slots__ = ("_ctx", "session", "unit")
+    __slots__ = ("_read_only", "_store", "session", "unit")
 
-    def __init__(self, ctx: Context, unit: Unit) -> None:
-        self._ctx = ctx
+    # No reference to the context: a cycle per message would be the garbage collector's work.
+    def __init__(self, store: Store | None, unit: Unit, *, read_only: bool) -> None:
+        self._store = store
+        self._read_only = read_only
         self.unit = unit
         self.session: Session | None = None
 
     def record(self, sql: str, *args: Value) -> None:
         """Add a statement to the commit. Its failure fails the handler's message, which is then retried."""
-        if self._ctx.read_only:
+        if self._read_only:
             raise _read_only("record")
         self.unit.statements.append((sql, args))
 
@@ -85,11 +87,10 @@ class Transaction:
 
         Raises `Error`: UNAVAILABLE (locked, disk full), ALREADY_EXISTS (constraint), INTERNAL (wrong SQL).
         """
-        ctx = self._ctx
-        store = ctx.home.store
+        store = self._store
         if store is None:
             raise Error(Code.FAILED_PRECONDITION, "There is no store here: declare the handler on a Service that has one.")
-        if ctx.read_only:
+        if self._read_only:
             return await store.read(sql, args)
         if self.session is None:
             self.session = await store.begin(self.unit)
@@ -166,7 +167,7 @@ class Context:
         if tx is None:
             unit = self.home.unit()
             unit.inbox = self.claim
-            tx = self._tx = Transaction(self, unit)
+            tx = self._tx = Transaction(self.home.store, unit, read_only=self.read_only)
         return tx
 
     @property
@@ -189,7 +190,7 @@ class Context:
         request: Req,
         /,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - it becomes a deadline that travels
+        timeout: float | None = None,
         key: str | None = None,
     ) -> Res:
         """Call now and wait for the answer, at most `timeout` seconds (default 5) and never beyond this request's own deadline.

@@ -1,6 +1,6 @@
 """CloudEvents 1.0 attributes on the wire: how a message's headers are written and read, binary mode.
 
-The canonical block is ASCII lines `name: value\\r\\n` in one fixed order, so that our own messages are read by one
+The canonical block is ASCII lines `name: value`, ended by CR LF, in one fixed order, so that our own messages are read by one
 regular expression; foreign order, extra headers and HTTP-style spellings take the slow way. Attribute values are
 percent-encoded as the CloudEvents NATS binding asks. Extension names are the official ones (`partitionkey`, `sequence`,
 `correlationid`, `causationid`, `expirytime`, `traceparent`).
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
+
+import msgspec
 
 from linkspan.errors import Code, Error
 
@@ -39,8 +40,7 @@ _CANONICAL = re.compile(
 )
 
 
-@dataclass(slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, gc=False):
     """A message's attributes. `time` and `expires` are RFC 3339 text, empty where absent; `sequence` is 0 where absent."""
 
     id: str

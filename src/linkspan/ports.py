@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+import msgspec
+
 if TYPE_CHECKING:
     import asyncio
     import random
@@ -37,7 +39,7 @@ __all__ = [
     "Value",
 ]
 
-Value: TypeAlias = None | int | float | str | bytes
+Value: TypeAlias = int | float | str | bytes | None
 """What an SQL parameter or column may hold."""
 
 
@@ -98,12 +100,11 @@ class Runtime:
 # --- broker ---------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, eq=False)
-class Outgoing:
+class Outgoing(msgspec.Struct, eq=False, gc=False):
     """A message on its way to a broker's topic.
 
     `topic` is `<package>.events` or `<package>.commands`; `name` is the type without its package (`OrderPlaced`,
-    `Payments.Charge`); `lane` is 0..63, fixed by the key. `headers` is the canonical block: ASCII lines `name: value\\r\\n`,
+    `Payments.Charge`); `lane` is 0..63, fixed by the key. `headers` is the canonical block: ASCII lines `name: value` ended by CR LF,
     values percent-encoded, in the order that `envelope.render` gives; it holds neither the sequence nor a broker's own headers.
     `sequence` counts per (source, topic, key) from 1, 0 where there is none; `position` is the outbox row, 0 where there is none.
     """
@@ -233,8 +234,7 @@ class Outcome(enum.Enum):
     FAILED = "failed"
 
 
-@dataclass(slots=True, eq=False)
-class Unit:
+class Unit(msgspec.Struct, eq=False):
     """Recorded work that becomes true together: inbox claim first, then statements, then outgoing messages.
 
     `inbox` is `(source, id)` of the message being handled: if the store has it already nothing is written and the outcome is
@@ -245,15 +245,18 @@ class Unit:
 
     settled: Callable[[Unit], None]
     inbox: tuple[str, str] | None = None
-    statements: list[tuple[str, Sequence[Value]]] = field(default_factory=list[tuple[str, "Sequence[Value]"]])
-    messages: list[Outgoing] = field(default_factory=list[Outgoing])
+    statements: list[tuple[str, Sequence[Value]]] = msgspec.field(default_factory=list[tuple[str, "Sequence[Value]"]])
+    messages: list[Outgoing] = msgspec.field(default_factory=list[Outgoing])
     outcome: Outcome | None = None
     error: Error | None = None
     tag: Any = None
 
 
 class LetterState(enum.Enum):
-    """Where a held message stands. `PARKED` waits for its time, `WAITING` for an earlier one of its key, `DEAD` for a person, `REDRIVE` was asked for."""
+    """Where a held message stands.
+
+    `PARKED` waits for its time, `WAITING` for an earlier one of its key, `DEAD` for a person, `REDRIVE` was asked for.
+    """
 
     PARKED = "parked"
     WAITING = "waiting"
@@ -346,7 +349,7 @@ class Store(Protocol):
         ...
 
     def sent(self, messages: Sequence[Outgoing]) -> None:
-        """Delete outbox rows that the broker has stored; joins a later group commit, a crash before it sends them again with the same ids."""
+        """Delete outbox rows that the broker has stored; joins a later group commit, a crash before it sends them again."""
         ...
 
     def deleting(self, position: int) -> bool:

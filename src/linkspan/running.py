@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from linkspan.client import Sender, command_topic, event_topic
 from linkspan.consumer import Binding, Consumer, frames
@@ -16,8 +16,8 @@ from linkspan.errors import Code, Error, SetupError
 from linkspan.handler import compose
 from linkspan.inbox import forget_old
 from linkspan.message import decode, decode_json
+from linkspan.middleware.tracing import new_trace
 from linkspan.operation import Command
-from linkspan.outbox import Relay
 from linkspan.ports import Outcome, Unit
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from linkspan.client import Caller
     from linkspan.handler import Handler, Middleware
     from linkspan.operation import Operation
+    from linkspan.outbox import Relay
     from linkspan.ports import Broker, Outgoing, Runtime, Store
     from linkspan.service import Handled, Service
     from linkspan.transport.server import Inbound
@@ -45,7 +46,15 @@ class RunningService:
     """One service of a started App."""
 
     def __init__(  # noqa: PLR0913 - the parts it joins, named at its one call
-        self, service: Service, *, runtime: Runtime, store: Store, relay: Relay, broker: Broker, caller: Caller, middleware: Sequence[Middleware]
+        self,
+        service: Service,
+        *,
+        runtime: Runtime,
+        store: Store,
+        relay: Relay,
+        broker: Broker,
+        caller: Caller,
+        middleware: Sequence[Middleware],
     ) -> None:
         self.declared = service
         self.name = service.name
@@ -78,7 +87,8 @@ class RunningService:
 
     def provide(self, given: object) -> None:
         """Take what the lifespan yielded."""
-        for resource in given if isinstance(given, tuple) else (given,):
+        several: tuple[object, ...] = cast("tuple[object, ...]", given) if isinstance(given, tuple) else (given,)
+        for resource in several:
             if resource is not None:
                 self._resources[type(resource)] = resource
 
@@ -139,8 +149,7 @@ class RunningService:
         ctx = self._called(handled, inbound)
         try:
             response = await self._handler(handled)(ctx, request)
-            if type(response) is not handled.operation.response:  # type: ignore[union-attr]  # an endpoint has an operation
-                raise Error(Code.INTERNAL, f"The handler of '{handled.name}' returned a {type(response).__name__}: return its response type.")
+            _check_response(handled, response)
             if ctx.used_tx is not None:
                 await self.commit(ctx, ctx.used_tx)
         except BaseException as error:
@@ -148,8 +157,14 @@ class RunningService:
             if isinstance(error, Error) or not isinstance(error, Exception):
                 raise
             id_ = self.runtime.ids.new()
-            fields = {"service": self.name, "operation": handled.name, "error": type(error).__name__, "error_id": id_, "stack": frames(error)}
-            _log.exception("A handler raised.", extra=fields, exc_info=False)
+            fields = {
+                "service": self.name,
+                "operation": handled.name,
+                "error": type(error).__name__,
+                "error_id": id_,
+                "stack": frames(error),
+            }
+            _log.error("A handler raised.", extra=fields)
             raise Error(Code.INTERNAL, f"'{handled.name}' failed; its service has logged it as {id_}.") from error
         return response
 
@@ -168,7 +183,10 @@ class RunningService:
         return ServiceTransaction(self)
 
     async def commit(self, ctx: Context, tx: Transaction) -> None:
-        """Commit a handler's transaction and hand its messages to the relay. Raises `Error`; UNAVAILABLE if the backlog does not shrink in time."""
+        """Commit a handler's transaction and hand its messages to the relay.
+
+        Raises `Error`; RESOURCE_EXHAUSTED if the backlog does not shrink in time.
+        """
         if not tx.wrote:
             return
         if tx.unit.messages and self.relay.full:
@@ -205,7 +223,7 @@ class RunningService:
 
     # --- what a context asks of its home ---
 
-    async def call_from(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:  # noqa: ASYNC109 - it becomes a deadline
+    async def call_from(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:
         """Carry a handler's call."""
         return await self._caller.call(self, ctx, operation, request, timeout, key)
 
@@ -242,7 +260,9 @@ class ServiceTransaction:
         self._ctx: Context | None = None
 
     async def __aenter__(self) -> Context:
-        ctx = self._ctx = Context(self._service, "transaction", self._service.runtime.ids.new())
+        ids = self._service.runtime.ids
+        ctx = self._ctx = Context(self._service, "transaction", ids.new())
+        ctx.trace = new_trace(ids)
         return ctx
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -256,6 +276,12 @@ class ServiceTransaction:
             await asyncio.shield(tx.session.rollback())
 
 
+def _check_response(handled: Handled, response: Any) -> None:
+    if handled.operation is not None and type(response) is not handled.operation.response:
+        text = f"The handler of '{handled.name}' returned a {type(response).__name__}: return its response type."
+        raise Error(Code.INTERNAL, text)
+
+
 def _decode(cls: type[Any], data: bytes, content_type: str) -> Any:
     if content_type == PROTOBUF:
         return decode(cls, data)
@@ -266,5 +292,3 @@ def _decode(cls: type[Any], data: bytes, content_type: str) -> Any:
 
 def _unsettled(_unit: Unit) -> None:
     """Stand in until the unit is submitted."""
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from linkspan.consumer import Limits
 from linkspan.context import Context
@@ -56,7 +56,7 @@ class Service:
         limits: How failing messages are retried and held.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the name and contracts have defaults
+    def __init__(
         self,
         name: str,
         *contracts: type[ServiceContract],
@@ -81,11 +81,9 @@ class Service:
     def __repr__(self) -> str:
         return f"Service({self.name!r})"
 
-    def handles(
-        self, operation: Query[Req, Res] | Command[Req, Res]  # type: ignore[type-var]  # bound to messages where it is declared
-    ) -> Callable[[Unary[Req, Res]], Unary[Req, Res]]:
+    def handles(self, operation: Query[Req, Res] | Command[Req, Res]) -> Callable[[Unary[Req, Res]], Unary[Req, Res]]:
         """Answer an operation of this service's contracts, however it travels: `@orders.handles(Orders.get_order)`."""
-        if not isinstance(operation, Query | Command):
+        if not isinstance(cast("object", operation), Query | Command):
             raise SetupError(f"Service '{self.name}' cannot handle {operation!r}: name a query or command of a ServiceContract.")
         if not any(operation in contract.operations for contract in self.contracts):
             raise SetupError(f"Service '{self.name}' does not implement '{operation.service_name}': add it to Service(...).")
@@ -93,7 +91,9 @@ class Service:
             raise SetupError(f"Service '{self.name}' handles '{operation.full_name}' twice: keep one handler.")
 
         def register(function: Unary[Req, Res]) -> Unary[Req, Res]:
-            self.operations[operation.path] = Handled(operation.full_name, operation, operation.request, operation.package, function, once=True)
+            self.operations[operation.path] = Handled(
+                operation.full_name, operation, operation.request, operation.package, function, once=True
+            )
             return function
 
         return register
@@ -101,13 +101,13 @@ class Service:
     @overload
     def on(self, event: type[E], *, once: bool = True) -> Callable[[Unary[E, None]], Unary[E, None]]: ...
     @overload
-    def on(self, event: EventType[Req], *, once: bool = True) -> Callable[[Unary[Req, None]], Unary[Req, None]]: ...  # type: ignore[type-var]  # as above
+    def on(self, event: EventType[Req], *, once: bool = True) -> Callable[[Unary[Req, None]], Unary[Req, None]]: ...
     def on(self, event: Any, *, once: bool = True) -> Any:
         """React to an event: `@mail.on(OrderPlaced)`.
 
         With `once=False` the inbox is left out: faster, and the handler may run again for the same message.
         """
-        cls: Any = event.message if isinstance(event, EventType) else event
+        cls: Any = cast("Any", event).message if isinstance(event, EventType) else event
         if not isinstance(event, EventType) and not (isinstance(cls, type) and is_event(cls)):
             raise SetupError(f"Service '{self.name}' cannot react to {event!r}: name an Event class, or event(...) of a contract.")
         name = type_name(cls)
@@ -137,8 +137,7 @@ class Service:
             contract.contract.link()
             for operation in contract.operations:
                 if operation.path not in self.operations and isinstance(operation, Query | Command):
-                    raise SetupError(
-                        f"Service '{self.name}' has no handler for '{operation.full_name}': add @{self.name}.handles({contract.__name__}.{operation.name})."
-                    )
+                    hint = f"add @{self.name}.handles({contract.__name__}.{operation.name})"
+                    raise SetupError(f"Service '{self.name}' has no handler for '{operation.full_name}': {hint}.")
                 if isinstance(operation, Command) and operation.answer == "later" and not has_key(operation.request):
-                    raise SetupError(f"Command '{operation.full_name}' answers later and has no order key: mark one field with key=True.")
+                    raise SetupError(f"Command '{operation.full_name}' answers later without an order key: mark a field with key=True.")

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linkspan.cli import dead, doctor
-from linkspan.cli.target import load_app, opened_stores
 from linkspan.cli.table import show
+from linkspan.cli.target import load_app, opened_stores
 from linkspan.errors import SetupError
 from linkspan.operation import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from linkspan.app import App
 
 __all__ = ["cli"]
 
 cli = typer.Typer(
-    name="linkspan", help="The space between services: run them, look at them, mend what got stuck.", no_args_is_help=True, add_completion=False
+    name="linkspan",
+    help="The space between services: run them, look at them, mend what got stuck.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 outbox = typer.Typer(help="Look at messages that wait for the broker.", no_args_is_help=True)
 cli.add_typer(outbox, name="outbox")
@@ -127,7 +128,9 @@ async def _depths(app: App, service: str) -> list[dict[str, Any]]:
 
 
 @cli.command("doctor", epilog="Example: linkspan doctor hello:app")
-def check_health(target: Annotated[str, typer.Argument(help="The app, as module:attribute.", metavar="[MODULE:APP]")] = "", *, as_json: AsJson = False) -> None:
+def check_health(
+    target: Annotated[str, typer.Argument(help="The app, as module:attribute.", metavar="[MODULE:APP]")] = "", *, as_json: AsJson = False
+) -> None:
     """Check the machine, the engines and their settings, and say how durable an acknowledgement is."""
     rows = asyncio.run(doctor.examine(load_app(target) if target else None))
     show(rows, as_json=as_json, empty="")

@@ -65,7 +65,13 @@ def _row(service: str, letter: Letter) -> dict[str, Any]:
 
 
 @commands.command("show", epilog="Example: linkspan dead show hello:app 3 --service mail")
-def show_one(target: Target, number: Annotated[int, typer.Argument(help="Number from `dead list`.")], service: Service = "", *, as_json: AsJson = False) -> None:
+def show_one(
+    target: Target,
+    number: Annotated[int, typer.Argument(help="Number from `dead list`.")],
+    service: Service = "",
+    *,
+    as_json: AsJson = False,
+) -> None:
     """Show one held message: why, since when, and its content with personal data masked."""
     app = load_app(target)
     name = _the_service(app, service)
@@ -126,7 +132,9 @@ async def _redrive(app: App, service: str, numbers: list[int], why: str) -> int:
 
 
 @commands.command(epilog="Example: linkspan dead discard hello:app 3 --service mail --why 'test order'")
-def discard(target: Target, number: Annotated[int, typer.Argument(help="Number from `dead list`.")], why: Why, service: Service = "") -> None:
+def discard(
+    target: Target, number: Annotated[int, typer.Argument(help="Number from `dead list`.")], why: Why, service: Service = ""
+) -> None:
     """End a dead letter for good, audited; the next message of its key moves up."""
     app = load_app(target)
     name = _the_service(app, service)

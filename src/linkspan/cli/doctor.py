@@ -73,5 +73,7 @@ def _durability(what: str, found: Durability) -> dict[str, Any]:
     facts = ", ".join(f"{name} {value}" for name, value in found.facts.items())
     reasons = "; ".join(found.reasons)
     texts = {"power": "survives power cuts", "process": "survives kills, not power cuts", "none": "does not survive"}
-    finding = f"{found.engine}: {texts.get(found.level, found.level)}" + (f" ({facts})" if facts else "") + (f"; {reasons}" if reasons else "")
+    finding = (
+        f"{found.engine}: {texts.get(found.level, found.level)}" + (f" ({facts})" if facts else "") + (f"; {reasons}" if reasons else "")
+    )
     return _row(what, "ok" if found.level == "power" else "note", finding)

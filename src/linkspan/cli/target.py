@@ -14,7 +14,7 @@ from linkspan.runtime import system
 from linkspan.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from linkspan.ports import Store
 
@@ -41,7 +41,7 @@ def load_app(target: str) -> App:
 
 
 @asynccontextmanager
-async def opened_stores(app: App, service: str) -> AsyncIterator[dict[str, Store]]:
+async def opened_stores(app: App, service: str) -> AsyncGenerator[dict[str, Store]]:
     """Open the existing databases of an app, or of one service, beside whoever has them open."""
     names = [each.name for each in app.services]
     if service and service not in names:

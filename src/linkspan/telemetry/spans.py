@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from linkspan.handler import Handler
 
 __all__ = ["traced"]
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 _KINDS = {
     (Path.DIRECT, Side.SERVER): SpanKind.SERVER,
@@ -41,7 +44,7 @@ async def traced(ctx: Context, parent: str, request: Any, call_next: Handler) ->
 
 
 def _parent_context(parent: str) -> Any:
-    if not parent:
+    if not _TRACEPARENT.fullmatch(parent):
         return None
     context = SpanContext(int(parent[3:35], 16), int(parent[36:52], 16), is_remote=True, trace_flags=TraceFlags(int(parent[53:55], 16)))
     return trace.set_span_in_context(NonRecordingSpan(context))

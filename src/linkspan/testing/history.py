@@ -12,7 +12,7 @@ import os
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,8 +79,8 @@ class History:
         entries: list[Entry] = []
         for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("\n"):
-                fields = json.loads(line)
-                entries.append(Entry(**{**fields, "kind": Kind(fields["kind"])}))
+                fields: dict[str, Any] = json.loads(line)
+                entries.append(Entry(Kind(fields.pop("kind")), **fields))
         return entries
 
 
