@@ -57,7 +57,7 @@ bench: $(VENV)/.bench-installed ## Measure against the peers, write benchmarks/r
 
 .PHONY: proof
 proof: $(VENV)/.dev-installed ## Try to break each promise, write proof/latest.json
-	$(BIN)/python -m proof $(ARGS)
+	@if [ -d proof ]; then $(BIN)/python -m proof $(ARGS); else echo "not run: proof is not there"; fi
 
 # --- tests ---------------------------------------------------------------------------------------
 

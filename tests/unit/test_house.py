@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import subprocess
 import sys
 import textwrap
@@ -190,24 +189,3 @@ def test_report_sums_failures_and_errors() -> None:
     report = '<testsuites><testsuite tests="9" failures="2" errors="1" skipped="2"/><testsuite tests="3"/></testsuites>'
 
     assert sum_tests.sums(report) == (7, 3, 2)
-
-
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
-def test_links_of_page_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-
-    assert [link for link in links if not (page.parent / link).exists()] == []
-
-
-def test_every_page_is_linked() -> None:
-    """A page that no other page names is not found by anyone."""
-    named = {
-        (page.parent / link).resolve()
-        for page in PAGES
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-    }
-
-    assert [str(page.relative_to(ROOT)) for page in PAGES if page.resolve() not in named and page.name != "README.md"] == []
