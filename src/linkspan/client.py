@@ -70,12 +70,12 @@ class Sender:
         """Make an event's message. Raises `Error(INVALID_ARGUMENT)` without a key, when it cannot be encoded or is too large."""
         cls: Any
         if isinstance(kind, EventType):
-            declared: EventType[Any] = kind
-            cls = cast("Any", declared).message
+            declared = cast("Any", kind)
+            cls = declared.message
             if type(message) is not cls:
                 raise Error(Code.INVALID_ARGUMENT, f"'{declared.full_name}' was given a {type(message).__name__}: publish its own message.")
         else:
-            message, cls = kind, type(kind)
+            message, cls = kind, cast("Any", type(kind))
             if not is_event(cls):
                 text = f"Cannot publish '{cls.__name__}', which is no event: derive it from Event, or send a command."
                 raise Error(Code.INVALID_ARGUMENT, text)
@@ -92,7 +92,7 @@ class Sender:
         expires = envelopes.timestamp(self._clock.now() + operation.expires) if operation.expires else ""
         return self._outgoing(ctx, operation.full_name, command_topic, operation.package, id_, request, expires)
 
-    def _outgoing(self, ctx: Context, name: str, topic: Any, package: str, id_: str, message: Any, expires: str = "") -> Outgoing:  # noqa: PLR0913 - private, one call each
+    def _outgoing(self, ctx: Context, name: str, topic: Any, package: str, id_: str, message: Any, expires: str = "") -> Outgoing:  # noqa: PLR0913, PLR0917 - private, one call each
         known = self._heads.get(name)
         if known is None:
             known = self._heads[name] = (topic(package), name.removeprefix(f"{package}."), envelopes.prefix(name, self.source))

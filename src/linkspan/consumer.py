@@ -255,25 +255,26 @@ class Consumer:
                 await asyncio.sleep(0)
 
     async def _handle(self, work: Work) -> None:
-        envelope, letter = work.envelope, work.letter
         if work.error is not None:
             self._dead(work, work.error)
             return
-        if letter is None and not self._may_start(work):
+        if work.letter is None and not self._may_start(work):
             return
-        binding = self._bindings.get(envelope.type)
+        binding = self._bindings.get(work.envelope.type)
         if binding is None:
             self._unknown(work)
             return
         if self._relay.full:
             await self._relay.room()
-        work.started = self._clock.monotonic()
-        ctx = self._context(work, binding)
         try:
-            request = binding.decode(work.delivery.data, envelope.content_type)
+            request = binding.decode(work.delivery.data, work.envelope.content_type)
         except Error as error:
             self._dead(work, error)
             return
+        work.started = self._clock.monotonic()
+        await self._run(work, binding, self._context(work, binding), request)
+
+    async def _run(self, work: Work, binding: Binding, ctx: Context, request: Any) -> None:
         work.running = True
         try:
             await _isolated(cast("Coroutine[Any, Any, Any]", binding.handler(ctx, request)))

@@ -68,7 +68,7 @@ class FakeClock:
             await asyncio.sleep(0)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.call_later(delay, lambda: future.done() or future.set_result(None))
+        self.call_later(delay, _finish, future)
         await future
 
     async def advance(self, seconds: float) -> None:
@@ -81,6 +81,11 @@ class FakeClock:
             await settle()
         self._now = end
         await settle()
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 async def settle(turns: int = 20) -> None:
