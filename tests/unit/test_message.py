@@ -553,6 +553,18 @@ def nested(depth: int) -> bytes:
     return data
 
 
+@pytest.mark.parametrize("depth", [90, 100, 101, 110, 126, 127])
+def test_json_is_read_as_deep_as_bytes(depth: int) -> None:
+    text = '{"children":[' * (depth + 1) + "]}" * (depth + 1)
+    refused = []
+    for read, data in ((decode, nested(depth)), (decode_json, text), (decode_json, text.encode())):
+        try:
+            read(Tree, data)
+        except Error:
+            refused.append(read)
+    assert len(refused) == (3 if depth > 100 else 0)
+
+
 def test_deep_nesting_is_refused_not_a_crash() -> None:
     assert decode(Tree, nested(50)).children
     with pytest.raises(Error, match="could not be decoded"):
