@@ -13,26 +13,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
-from hashlib import blake2b
-from traceback import extract_tb
-from types import coroutine
 from typing import TYPE_CHECKING, Any, cast
-
-import msgspec
 
 from linkspan import envelope as envelopes
 from linkspan.context import Context, Duplicate
-from linkspan.envelope import Envelope
 from linkspan.errors import Code, Error
 from linkspan.inbox import claim
 from linkspan.path import Path
-from linkspan.ports import Letter, LetterState, Outcome, Unit
+from linkspan.ports import LetterState, Outcome
+from linkspan.work import FromStore, Work, as_error, frames, isolated, letter_envelope, unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from linkspan.context import Home, Transaction
     from linkspan.deadletter import Holding
@@ -40,7 +33,7 @@ if TYPE_CHECKING:
     from linkspan.outbox import Relay
     from linkspan.ports import Broker, Delivery, Subscription, Timer
 
-__all__ = ["Binding", "Consumer", "Counts", "Limits", "Work"]
+__all__ = ["Binding", "Consumer", "Counts", "Limits"]
 
 _log = logging.getLogger("linkspan.consumer")
 
@@ -88,20 +81,6 @@ class Counts:
     dead: int = 0
     skipped: int = 0
     expired: int = 0
-
-
-class Work(msgspec.Struct, eq=False):
-    """One message in hand. `letter` is set when it comes from the store instead of the broker."""
-
-    delivery: Delivery
-    envelope: Envelope
-    key: str
-    tries: int = 0
-    started: float = 0.0
-    running: bool = False
-    error: Error | None = None
-    letter: Letter | None = None
-    done: Callable[[Work], None] | None = None
 
 
 class Consumer:
@@ -192,7 +171,7 @@ class Consumer:
             key = envelope.key or f"~{envelope.id}"
             work = Work(delivery, envelope, key)
         except Error as error:
-            work = _unreadable(delivery, error)
+            work = unreadable(delivery, error)
             key = work.key
         self._in_hand.add(work)
         if key in self._busy:
@@ -208,7 +187,7 @@ class Consumer:
 
     def run_letter(self, letter: Letter, done: Callable[[Work], None]) -> None:
         """Handle a held message again; `done(work)` follows when it has its effect or is held once more."""
-        work = Work(_FromStore(letter), _letter_envelope(letter), letter.key)
+        work = Work(FromStore(letter), letter_envelope(letter), letter.key)
         work.letter = letter
         work.done = done
         self._in_hand.add(work)
@@ -277,7 +256,7 @@ class Consumer:
     async def _run(self, work: Work, binding: Binding, ctx: Context, request: Any) -> None:
         work.running = True
         try:
-            await _isolated(cast("Coroutine[Any, Any, Any]", binding.handler(ctx, request)))
+            await isolated(cast("Coroutine[Any, Any, Any]", binding.handler(ctx, request)))
         except Duplicate:
             self._finish(work, duplicate=True)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
@@ -488,75 +467,3 @@ class Consumer:
 
     def _fields(self, work: Work) -> dict[str, object]:
         return {"service": self._home.name, "topic": self.topic, "id": work.envelope.id, "type": work.envelope.type, "attempt": work.tries}
-
-
-class _FromStore:
-    """A letter as a delivery: nothing to settle, the store's transaction does it."""
-
-    __slots__ = ("attempt", "data", "headers", "topic")
-
-    def __init__(self, letter: Letter) -> None:
-        self.topic = letter.topic
-        self.headers = letter.headers
-        self.data = letter.data
-        self.attempt = 1
-
-    def ack(self) -> None:
-        """Do nothing."""
-
-    def nack(self, delay: float = 0.0) -> None:
-        """Do nothing."""
-
-    def beat(self) -> None:
-        """Do nothing."""
-
-
-def as_error(error: Exception) -> Error:
-    """Turn what a handler raised into a coded error; a foreign exception's text may hold payload and is not kept."""
-    if isinstance(error, Error):
-        return error
-    coded = Error(Code.UNKNOWN, f"The handler raised {type(error).__name__}: see the log of the service.")
-    coded.__cause__ = error
-    return coded
-
-
-def frames(error: BaseException) -> str:
-    """Return where an error came from, without its text, which may hold payload."""
-    return " < ".join(
-        f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(extract_tb(error.__traceback__))
-    )
-
-
-def _unreadable(delivery: Delivery, error: Error) -> Work:
-    digest = blake2b(delivery.headers + b"\n" + delivery.data, digest_size=12).hexdigest()
-    work = Work(delivery, Envelope(f"unreadable-{digest}", "", "", f"~{digest}"), f"~{digest}")
-    work.error = error
-    return work
-
-
-def _letter_envelope(letter: Letter) -> Envelope:
-    try:
-        return envelopes.read(letter.headers)
-    except Error:
-        return Envelope(letter.id, letter.source, letter.type, letter.key)
-
-
-@coroutine
-def _isolated(work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Run a handler inside this worker's task but in a copy of its context, so that no message sees another's variables."""
-    run: Any = copy_context().run
-    step = partial(run, work.send, None)
-    while True:
-        try:
-            waiting_for = step()
-        except StopIteration as stop:
-            return stop.value
-        try:
-            value = yield waiting_for
-        except GeneratorExit:
-            work.close()
-            raise
-        except BaseException as error:  # noqa: BLE001 - handed on into the handler, as a task would
-            step = partial(run, work.throw, error)
-        else:
-            step = partial(run, work.send, value)

@@ -18,9 +18,10 @@ from linkspan.errors import Error
 from linkspan.ports import Letter, LetterState, Outcome
 
 if TYPE_CHECKING:
-    from linkspan.consumer import Consumer, Limits, Work
+    from linkspan.consumer import Consumer, Limits
     from linkspan.context import Home
     from linkspan.ports import Store, Timer, Unit
+    from linkspan.work import Work
 
 __all__ = ["Holding"]
 

@@ -1,0 +1,109 @@
+"""One message in hand, wherever it came from, and how a handler is run for it."""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from functools import partial
+from hashlib import blake2b
+from traceback import extract_tb
+from types import coroutine
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from linkspan import envelope as envelopes
+from linkspan.envelope import Envelope
+from linkspan.errors import Code, Error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from linkspan.ports import Delivery, Letter
+
+__all__ = ["FromStore", "Work", "as_error", "frames", "isolated", "letter_envelope", "unreadable"]
+
+
+class Work(msgspec.Struct, eq=False):
+    """One message in hand. `letter` is set when it comes from the store instead of the broker."""
+
+    delivery: Delivery
+    envelope: Envelope
+    key: str
+    tries: int = 0
+    started: float = 0.0
+    running: bool = False
+    error: Error | None = None
+    letter: Letter | None = None
+    done: Callable[[Work], None] | None = None
+
+
+class FromStore:
+    """A letter as a delivery: nothing to settle, the store's transaction does it."""
+
+    __slots__ = ("attempt", "data", "headers", "topic")
+
+    def __init__(self, letter: Letter) -> None:
+        self.topic = letter.topic
+        self.headers = letter.headers
+        self.data = letter.data
+        self.attempt = 1
+
+    def ack(self) -> None:
+        """Do nothing."""
+
+    def nack(self, delay: float = 0.0) -> None:
+        """Do nothing."""
+
+    def beat(self) -> None:
+        """Do nothing."""
+
+
+def as_error(error: Exception) -> Error:
+    """Turn what a handler raised into a coded error; a foreign exception's text may hold payload and is not kept."""
+    if isinstance(error, Error):
+        return error
+    coded = Error(Code.UNKNOWN, f"The handler raised {type(error).__name__}: see the log of the service.")
+    coded.__cause__ = error
+    return coded
+
+
+def frames(error: BaseException) -> str:
+    """Return where an error came from, without its text, which may hold payload."""
+    return " < ".join(
+        f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(extract_tb(error.__traceback__))
+    )
+
+
+def unreadable(delivery: Delivery, error: Error) -> Work:
+    digest = blake2b(delivery.headers + b"\n" + delivery.data, digest_size=12).hexdigest()
+    work = Work(delivery, Envelope(f"unreadable-{digest}", "", "", f"~{digest}"), f"~{digest}")
+    work.error = error
+    return work
+
+
+def letter_envelope(letter: Letter) -> Envelope:
+    try:
+        return envelopes.read(letter.headers)
+    except Error:
+        return Envelope(letter.id, letter.source, letter.type, letter.key)
+
+
+@coroutine
+def isolated(work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Run a handler inside this worker's task but in a copy of its context, so that no message sees another's variables."""
+    run: Any = copy_context().run
+    step = partial(run, work.send, None)
+    while True:
+        try:
+            waiting_for = step()
+        except StopIteration as stop:
+            return stop.value
+        try:
+            value = yield waiting_for
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - handed on into the handler, as a task would
+            step = partial(run, work.throw, error)
+        else:
+            step = partial(run, work.send, value)
