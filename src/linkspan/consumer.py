@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from linkspan.deadletter import Holding
     from linkspan.handler import Handler
     from linkspan.outbox import Relay
-    from linkspan.ports import Broker, Delivery, Subscription, Timer
+    from linkspan.ports import Broker, Delivery, Letter, Subscription, Timer, Unit
 
 __all__ = ["Binding", "Consumer", "Counts", "Limits"]
 

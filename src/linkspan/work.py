@@ -75,6 +75,7 @@ def frames(error: BaseException) -> str:
 
 
 def unreadable(delivery: Delivery, error: Error) -> Work:
+    """Name a message whose headers cannot be read by what it holds, so that its redelivery is recognised; it holds no key but its own."""
     digest = blake2b(delivery.headers + b"\n" + delivery.data, digest_size=12).hexdigest()
     work = Work(delivery, Envelope(f"unreadable-{digest}", "", "", f"~{digest}"), f"~{digest}")
     work.error = error
@@ -82,6 +83,7 @@ def unreadable(delivery: Delivery, error: Error) -> Work:
 
 
 def letter_envelope(letter: Letter) -> Envelope:
+    """Return a letter's attributes; those it was stored under when its headers cannot be read."""
     try:
         return envelopes.read(letter.headers)
     except Error:
