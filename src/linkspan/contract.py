@@ -105,11 +105,12 @@ class Contract:
 
     def add(self, declaration: Declaration) -> None:
         """Take a declaration in, to be linked with the next ones."""
-        if declaration.name in self._declared or declaration.name in self._services:
-            raise SetupError(f"Contract '{self.package}' has two types '{declaration.name}': rename one.")
-        self._declared[declaration.name] = declaration
-        self._pending.append(declaration)
-        self._failure = None  # what was missing may be there now
+        with Contract._lock:
+            if declaration.name in self._declared or declaration.name in self._services:
+                raise SetupError(f"Contract '{self.package}' has two types '{declaration.name}': rename one.")
+            self._declared[declaration.name] = declaration
+            self._pending.append(declaration)
+            self._failure = None  # what was missing may be there now
 
     def add_service(self, name: str, proto: Callable[[], tuple[ServiceDescriptorProto, list[DescFile]]]) -> None:
         """Take in a service; `proto` builds its descriptor when the contract is exported."""

@@ -234,7 +234,10 @@ class Linker:
     def _reserve(self, declaration: Declaration, used: Mapping[int, str], proto: DescriptorProto | EnumDescriptorProto) -> None:
         name = declaration.name
         fields = {*used.values(), *declaration.fields}
-        for entry in declaration.reserved:
+        lowest, highest = (-(2**31), 2**31 - 1) if declaration.is_enum else (1, _MAX_NUMBER)
+        for entry, count in Counter(declaration.reserved).items():
+            if count > 1 or not (isinstance(entry, str) or (type(entry) is int and lowest <= entry <= highest)):
+                raise SetupError(f"Type '{name}' cannot reserve {entry!r}: list names, and numbers from {lowest} to {highest}, once each.")
             if isinstance(entry, str):
                 if entry in fields:
                     raise SetupError(f"Name '{name}.{entry}' is reserved: take another, or take it off the `reserved` list.")
