@@ -37,10 +37,9 @@ logger = logging.getLogger("linkspan.nats")
 PUBLISH_TIMEOUT = 5.0
 """Seconds until a publish that was not confirmed fails with UNAVAILABLE."""
 
-MAX_UNSENT = 64 << 20
-"""Bytes that may wait for the socket; beyond them publishes fail at once."""
-
 MIN_BATCH, MAX_BATCH = 2, 1000
+_NOBODY: tuple[asyncio.Future[None] | None, str] = (None, "")
+_FRAME = len(b"NATS/1.0\r\n\r\n")
 _CLOSE_LIMIT = 2.0
 _SWEEP = 0.5
 _STREAM_FULL = 10077
@@ -108,6 +107,7 @@ class NatsBroker:
         self._pending: dict[int, tuple[asyncio.Future[None], str]] = {}
         self._token = 0
         self._inbox = b""
+        self._max_payload = 1 << 62  # unknown until connected
         self._marks: deque[tuple[float, int]] = deque()
         self._sweeper: Timer | None = None
         self._timeout = float(self.settings.get("publish_timeout", PUBLISH_TIMEOUT))
@@ -171,6 +171,7 @@ class NatsBroker:
             await client.close()
             raise
         self._inbox = inbox.encode() + b"."
+        self._max_payload = client.max_payload
         self._admin = Admin(client, self.runtime.clock, replicas=int(self.settings.get("replicas", 1)))
         self._client, self._link = client, link
 
@@ -216,6 +217,7 @@ class NatsBroker:
 
     async def _on_reconnected(self) -> None:
         if self._client is not None:
+            self._max_payload = self._client.max_payload
             self._link = self._lost
             self._restore()
 
@@ -281,8 +283,7 @@ class NatsBroker:
         self.runtime.reached("broker.publish.before")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            headers = self._headers(message, b"")
-            self._send(message, headers, future)
+            self._send(message, self._headers(message, b""), future)
         except Error as error:
             future.set_exception(error)
         return future
@@ -315,7 +316,7 @@ class NatsBroker:
         link = self._link
         if link is None:
             raise Error(Code.UNAVAILABLE, "The NATS server is not connected: send it again when it is back, with the same id.")
-        if link.backlog() > MAX_UNSENT:
+        if link.full:
             raise Error(Code.UNAVAILABLE, "Too much waits for the NATS server: send it again later, with the same id.")
         return link
 
@@ -330,12 +331,17 @@ class NatsBroker:
 
     def _headers(self, message: Outgoing, extra: bytes) -> bytes:
         """Put the dedupe id in front of the canonical block and the sequence behind it. Raises `Error` when it is too large."""
-        sequence = b"ce-sequence: %d\r\n" % message.sequence if message.sequence else b""
-        headers = b"%bNats-Msg-Id: %b\r\n%b%b" % (extra, encode_value(message.id).encode(), message.headers, sequence)
-        limit = self._client.max_payload if self._client is not None else 0
-        size = len(headers) + len(message.data) + 12
-        if size > limit > 0:
-            raise Error(Code.INVALID_ARGUMENT, f"A message of {size} bytes is too large for the NATS server: at most {limit} are accepted.")
+        id_ = message.id
+        if not (id_.isascii() and id_.isprintable()):
+            id_ = encode_value(id_)
+        if message.sequence:
+            headers = b"%bNats-Msg-Id: %b\r\n%bce-sequence: %d\r\n" % (extra, id_.encode(), message.headers, message.sequence)
+        else:
+            headers = b"%bNats-Msg-Id: %b\r\n%b" % (extra, id_.encode(), message.headers)
+        size = len(headers) + len(message.data) + _FRAME
+        if size > self._max_payload:
+            text = f"A message of {size} bytes is too large for the NATS server: at most {self._max_payload} are accepted."
+            raise Error(Code.INVALID_ARGUMENT, text)
         return headers
 
     def _subject(self, message: Outgoing) -> bytes:
@@ -351,12 +357,12 @@ class NatsBroker:
         return subject
 
     def _on_puback(self, subject: bytes, _reply: bytes, raw: bytes, data: bytes) -> None:
-        found = self._pending.pop(int(subject[subject.rfind(b".") + 1 :]), None)
-        if found is None or found[0].done():
+        future, topic = self._pending.pop(int(subject[len(self._inbox) :]), _NOBODY)
+        if future is None or future.done():
             return
-        future, topic = found
         if data.startswith(b'{"stream":'):
-            self._topics.add(topic)
+            if topic not in self._topics:
+                self._topics.add(topic)
             self.runtime.reached("broker.publish.after")
             future.set_result(None)
         else:

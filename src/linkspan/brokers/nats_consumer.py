@@ -15,8 +15,9 @@ import logging
 import re
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from linkspan.brokers.nats_admin import consumer_of, stream_of
-from linkspan.brokers.nats_link import VERSION_LINE
 from linkspan.errors import Code, Error
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ HEARTBEAT = 5.0
 
 _MISSED = 2
 _BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-_HEADERS_AT = len(VERSION_LINE)
+_OURS = b"NATS/1.0\r\nNats-Msg-Id: "
 _V1_TOKENS = 9
 _UNFILLED = re.compile(rb"Nats-Pending-Messages: ([0-9]{1,9})\r\n")
 
@@ -67,44 +68,46 @@ class Channel(Protocol):
         ...
 
 
-class NatsDelivery:
-    """A message in hand."""
+class NatsDelivery(msgspec.Struct, eq=False, gc=False):
+    """A message in hand. It holds nothing that could hold it, so the garbage collector need not look."""
 
-    __slots__ = ("_generation", "_open", "_reply", "data", "headers", "topic")
-
-    def __init__(self, generation: _Generation, reply: bytes, raw: bytes, data: bytes) -> None:
-        self.topic = generation.topic
-        self.data = data
-        self._generation = generation
-        self._reply = reply
-        self._open = True
-        start = _HEADERS_AT
-        while raw.startswith(b"Nats-", start):  # our own dedupe and batch headers stand in front of the canonical block
-            start = raw.find(b"\r\n", start) + 2
-        self.headers = raw[start:-2]
+    topic: str
+    headers: bytes
+    data: bytes
+    generation: _Generation
+    reply: bytes
+    unsettled: bool = True
 
     @property
     def attempt(self) -> int:
         """Count deliveries since the group last started: `$JS.ACK.[domain.account.]stream.consumer.count...`."""
-        tokens = self._reply.split(b".")
+        tokens = self.reply.split(b".")
         return int(tokens[4] if len(tokens) <= _V1_TOKENS else tokens[6])
 
     def ack(self) -> None:
         """Settle it."""
-        if self._open:
-            self._open = False
-            self._generation.ack(self._reply)
+        if self.unsettled:
+            self.unsettled = False
+            self.generation.ack(self.reply)
 
     def nack(self, delay: float = 0.0) -> None:
         """Give it back."""
-        if self._open:
-            self._open = False
-            self._generation.nack(self._reply, delay)
+        if self.unsettled:
+            self.unsettled = False
+            self.generation.nack(self.reply, delay)
 
     def beat(self) -> None:
         """Start the redelivery clock anew."""
-        if self._open:
-            self._generation.beat(self._reply)
+        if self.unsettled:
+            self.generation.beat(self.reply)
+
+
+def _block(raw: bytes) -> bytes:
+    """Return a message's own header lines: what our publisher put in front of the canonical block for the server is cut off."""
+    start = raw.find(b"\r\n") + 2
+    while raw.startswith(b"Nats-", start):
+        start = raw.find(b"\r\n", start) + 2
+    return raw[start:-2]
 
 
 class _Generation:
@@ -137,12 +140,16 @@ class _Generation:
         else:
             self.outstanding -= 1
             self.unsettled += 1
-            self._deliver(NatsDelivery(self, reply, raw, data))
+            headers = raw[raw.find(b"\r\n", 23) + 2 : -2] if raw.startswith(_OURS) else _block(raw)
+            self._deliver(NatsDelivery(self.topic, headers, data, self, reply))
 
     def ack(self, reply: bytes) -> None:
         """Send an ack; a late one of an earlier generation too, it saves a duplicate."""
         self._reached("broker.ack.before")
-        self._subscription.answer(reply, b"+ACK")
+        if self.taking:
+            self.link.ack(reply)
+        else:
+            self._subscription.late_ack(reply)
         self._settled()
         self._reached("broker.ack.after")
 
@@ -232,11 +239,11 @@ class PullSubscription:
                 await self.current.listener.close()
         self._channel.forget(self)
 
-    def answer(self, reply: bytes, verb: bytes) -> None:
-        """Send an acknowledgement on whatever connection there is."""
+    def late_ack(self, reply: bytes) -> None:
+        """Send an ack on whatever connection there is."""
         link = self._channel.link
         if link is not None:
-            link.answer(reply, verb)
+            link.ack(reply)
 
     async def _restart(self) -> None:
         tries = 0

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 
+from linkspan.brokers.nats_link import MAX_UNSENT
+
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.subscription import Subscription
@@ -31,6 +33,8 @@ TRIED = ((2, 16), (2, 17))
 HIGH_WATER = 1 << 20
 """Bytes that may wait in the socket's buffer; above, nats-py's flusher takes over, which waits for it to drain."""
 
+_MESSAGES = (b"HMSG ", b"MSG ")
+_WITH_ALL, _WITH_REPLY = 6, 5
 _NEEDED = ("_ps", "_pending", "_pending_data_size", "_transport", "_flush_queue", "_subs", "_process_msg")
 
 
@@ -82,21 +86,21 @@ class _HotParser(Parser):
         elif self._rest:
             data = self._rest + data
         self._rest = b""
-        position, epoch, size = 0, self._epoch, len(data)
+        position, epoch, size, sinks = 0, self._epoch, len(data), self.sinks
         while position < size:
             end = data.find(b"\r\n", position)
             if end < 0:
                 break
             start = end + 2
-            if data.startswith((b"HMSG ", b"MSG "), position):
+            if data.startswith(_MESSAGES, position):
                 fields = data[position:end].split()
-                start += int(fields[-1]) + 2
+                begin, start = start, start + int(fields[-1]) + 2
                 if start > size:
                     self._need, self._chunks = start - size, [data[position:]]
                     return
-                sink = self.sinks.get(fields[2])
+                sink = sinks.get(fields[2])
                 if sink is not None:
-                    _hand_over(sink, fields, data[end + 2 : start - 2])
+                    _hand_over(sink, fields, data, begin, start - 2)
                     position = start
                     continue
             await super().parse(data[position:start])
@@ -106,14 +110,17 @@ class _HotParser(Parser):
         self._rest = data[position:] if position else data
 
 
-def _hand_over(sink: Receive, fields: list[bytes], body: bytes) -> None:
-    """Call the receiver of `[H]MSG subject sid [reply] [header bytes] bytes`."""
+def _hand_over(sink: Receive, fields: list[bytes], data: bytes, begin: int, end: int) -> None:
+    """Call the receiver of `MSG subject sid [reply] bytes` or `HMSG subject sid [reply] header-bytes bytes`."""
     try:
-        if fields[0] == b"HMSG":
-            split = int(fields[-2])
-            sink(fields[1], fields[3] if len(fields) == 6 else b"", body[:split], body[split:])  # noqa: PLR2004 - with a reply
+        if len(fields) == _WITH_ALL:
+            split = begin + int(fields[4])
+            sink(fields[1], fields[3], data[begin:split], data[split:end])
+        elif fields[0] == b"MSG":
+            sink(fields[1], fields[3] if len(fields) == _WITH_REPLY else b"", b"", data[begin:end])
         else:
-            sink(fields[1], fields[3] if len(fields) == 5 else b"", b"", body)  # noqa: PLR2004 - with a reply
+            split = begin + int(fields[3])
+            sink(fields[1], b"", data[begin:split], data[split:end])
     except Exception:
         logger.exception("a nats receiver failed")
 
@@ -128,6 +135,7 @@ class HotLink:
         self._loop = asyncio.get_running_loop()
         self._out: list[bytes] = []
         self._add = self._out.append
+        self.full = False
 
     def send(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         """Frame a message."""
@@ -139,8 +147,14 @@ class HotLink:
         else:
             self._add(b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(data), data))
 
+    def ack(self, reply: bytes) -> None:
+        """Frame `+ACK`."""
+        if not self._out:
+            self._loop.call_soon(self._write)
+        self._add(b"PUB %b 4\r\n+ACK\r\n" % reply)
+
     def answer(self, reply: bytes, verb: bytes) -> None:
-        """Frame an acknowledgement."""
+        """Frame another answer."""
         if not self._out:
             self._loop.call_soon(self._write)
         self._add(b"PUB %b %d\r\n%b\r\n" % (reply, len(verb), verb))
@@ -157,13 +171,10 @@ class HotLink:
         self._write()
         await self._client.flush()
 
-    def backlog(self) -> int:
-        """Return what waits in nats-py's buffer and the socket's."""
-        return int(self._client._pending_data_size) + self._buffered()
-
     def drop(self) -> None:
         """Forget all unsent frames: subscriptions are made again by nats-py, everything else is asked for again."""
         self._out.clear()
+        self.full = False
         self._client._pending.clear()
         self._client._pending_data_size = 0
         self._parser.reset()
@@ -177,6 +188,7 @@ class HotLink:
         return 0 if writer is None else int(writer.transport.get_write_buffer_size())
 
     def _write(self) -> None:
+        """Hand this turn's frames to the socket, or, while it is slow, to nats-py's flusher, which waits for it to drain."""
         if not self._out:
             return
         block = b"".join(self._out)
@@ -184,13 +196,16 @@ class HotLink:
         client = self._client
         if not client.is_connected:
             return
-        if client._pending or self._buffered() > HIGH_WATER:
-            client._pending.append(block)
-            client._pending_data_size += len(block)
-            if client._flush_queue.empty():
-                client._flush_queue.put_nowait(self._loop.create_future())
-        else:
+        buffered = self._buffered()
+        if not client._pending and buffered <= HIGH_WATER:
+            self.full = False
             client._transport.write(block)
+            return
+        client._pending.append(block)
+        client._pending_data_size += len(block)
+        self.full = client._pending_data_size + buffered > MAX_UNSENT
+        if client._flush_queue.empty():
+            client._flush_queue.put_nowait(self._loop.create_future())
 
 
 class _HotListener:

@@ -22,10 +22,11 @@ __all__ = ["Link", "Listener", "PublicLink", "Receive"]
 
 logger = logging.getLogger("linkspan.nats")
 
+MAX_UNSENT = 64 << 20
+"""Bytes that may wait for the socket; beyond them publishes fail at once."""
+
 Receive: TypeAlias = Callable[[bytes, bytes, bytes, bytes], None]
 """Called with subject, reply (empty where absent), raw headers from `NATS/1.0` to the blank line (empty where absent), data."""
-
-VERSION_LINE = b"NATS/1.0\r\n"
 
 
 class Listener(Protocol):
@@ -43,8 +44,12 @@ class Link(Protocol):
         """Queue a message; `headers` are lines without the version line, empty for none. Never blocks."""
         ...
 
+    def ack(self, reply: bytes) -> None:
+        """Queue `+ACK` to a delivery's reply subject."""
+        ...
+
     def answer(self, reply: bytes, verb: bytes) -> None:
-        """Queue an acknowledgement: `verb` to a delivery's reply subject."""
+        """Queue another answer to a delivery."""
         ...
 
     async def listen(self, subject: str, receive: Receive) -> Listener:
@@ -55,8 +60,9 @@ class Link(Protocol):
         """Return when the server has read everything sent so far. Raises nats-py's errors."""
         ...
 
-    def backlog(self) -> int:
-        """Return how many bytes wait to be written."""
+    @property
+    def full(self) -> bool:
+        """Tell whether so much waits for the socket that no more should be sent (`MAX_UNSENT`)."""
         ...
 
     def drop(self) -> None:
@@ -81,8 +87,12 @@ class PublicLink:
         if self._sender is None:
             self._sender = asyncio.get_running_loop().create_task(self._send(), name="linkspan nats send")
 
-    def answer(self, reply: bytes, verb: bytes) -> None:
+    def ack(self, reply: bytes) -> None:
         """Queue an acknowledgement."""
+        self.send(reply, b"", b"", b"+ACK")
+
+    def answer(self, reply: bytes, verb: bytes) -> None:
+        """Queue another answer."""
         self.send(reply, b"", b"", verb)
 
     async def listen(self, subject: str, receive: Receive) -> Listener:
@@ -101,9 +111,10 @@ class PublicLink:
             await asyncio.wait([self._sender])
         await self._client.flush()
 
-    def backlog(self) -> int:
-        """Return what waits here and in nats-py."""
-        return self._size + self._client.pending_data_size
+    @property
+    def full(self) -> bool:
+        """Count what waits here and in nats-py."""
+        return self._size + self._client.pending_data_size > MAX_UNSENT
 
     def drop(self) -> None:
         """Forget the queue; what nats-py holds already goes out after its reconnect."""
