@@ -22,7 +22,7 @@ from linkspan.errors import Code, Error
 from linkspan.inbox import claim
 from linkspan.path import Path
 from linkspan.ports import LetterState, Outcome
-from linkspan.work import FromStore, Work, as_error, frames, isolated, letter_envelope, unreadable
+from linkspan.work import Work, as_error, frames, isolated, letter_work, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -187,8 +187,7 @@ class Consumer:
 
     def run_letter(self, letter: Letter, done: Callable[[Work], None]) -> None:
         """Handle a held message again; `done(work)` follows when it has its effect or is held once more."""
-        work = Work(FromStore(letter), letter_envelope(letter), letter.key)
-        work.letter = letter
+        work = letter_work(letter)
         work.done = done
         self._in_hand.add(work)
         self._ready.append(work)
@@ -237,11 +236,16 @@ class Consumer:
         if work.error is not None:
             self._dead(work, work.error)
             return
+        binding = self._bindings.get(work.envelope.type)
+        if binding is None and work.letter is None and not self._ours(work):
+            self.counts.skipped += 1  # before anything is held: nobody here waits for it, and no key has to
+            self._finish(work)
+            return
         if work.letter is None and not self._may_start(work):
             return
-        binding = self._bindings.get(work.envelope.type)
         if binding is None:
-            self._unknown(work)
+            text = f"There is no handler for '{work.envelope.type}' here: deploy it, then redrive."
+            self._dead(work, Error(Code.UNIMPLEMENTED, text))
             return
         if self._relay.full:
             await self._relay.room()
@@ -293,14 +297,9 @@ class Consumer:
             return False
         return True
 
-    def _unknown(self, work: Work) -> None:
-        """Skip other services' types; a command for a service of ours that has no such operation is a dead letter."""
-        if self._strict and work.envelope.type.startswith(self._strict):
-            text = f"There is no operation '{work.envelope.type}' here: deploy its handler, then redrive."
-            self._dead(work, Error(Code.UNIMPLEMENTED, text))
-            return
-        self.counts.skipped += 1
-        self._finish(work)
+    def _ours(self, work: Work) -> bool:
+        """Tell whether a type must have a handler here: a command for a service of ours. Other services' types are skipped."""
+        return bool(self._strict) and work.envelope.type.startswith(self._strict)
 
     def _context(self, work: Work, binding: Binding) -> Context:
         envelope = work.envelope

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from linkspan.ports import Delivery, Letter
 
-__all__ = ["FromStore", "Work", "as_error", "frames", "isolated", "letter_envelope", "unreadable"]
+__all__ = ["FromStore", "Work", "as_error", "frames", "isolated", "letter_work", "unreadable"]
 
 
 class Work(msgspec.Struct, eq=False):
@@ -82,12 +82,14 @@ def unreadable(delivery: Delivery, error: Error) -> Work:
     return work
 
 
-def letter_envelope(letter: Letter) -> Envelope:
-    """Return a letter's attributes; those it was stored under when its headers cannot be read."""
+def letter_work(letter: Letter) -> Work:
+    """Take a letter in hand, under its key in the store; where its headers cannot be read, with that error, as when it came."""
     try:
-        return envelopes.read(letter.headers)
-    except Error:
-        return Envelope(letter.id, letter.source, letter.type, letter.key)
+        work = Work(FromStore(letter), envelopes.read(letter.headers), letter.key)
+    except Error as error:
+        work = Work(FromStore(letter), Envelope(letter.id, letter.source, letter.type, letter.key), letter.key, error=error)
+    work.letter = letter
+    return work
 
 
 @coroutine
