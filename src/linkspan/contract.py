@@ -144,9 +144,9 @@ class Contract:
     def _link_pending(self) -> None:
         path = self.package.replace(".", "/") + (f".{len(self._files) + 1}" if self._files else "") + ".proto"
         linker = Linker(path, self.package, self._names, self._pending, self._link_other)
-        proto = linker.file()
         classes = {declaration.name: declaration.cls for declaration in self._pending}
         try:
+            proto = linker.file()
             linked = link_file(proto, list(linker.dependencies.values()), classes)
             for declaration in self._pending:
                 self._check_names(declaration)
@@ -156,7 +156,7 @@ class Contract:
                     type.__delattr__(declaration.cls, name)
             if isinstance(error, SetupError):
                 raise
-            raise SetupError(f"Contract '{self.package}' was refused by protobuf ({error}): correct the declaration.") from error
+            raise SetupError(f"Contract '{self.package}' cannot be linked ({error}): correct the declaration.") from error
         self._files.append(linked)
         done, self._pending = self._pending, []
         for declaration in done:

@@ -28,6 +28,7 @@ WRONG = {
     "reserved number 0": ("class A(Message, reserved=(0,)):\n x: str = field(4)", "cannot reserve 0: list names, and numbers from 1 to"),
     "reserved twice": ("class A(Message, reserved=(5, 5)):\n x: str = field(4)", "cannot reserve 5: list names, and numbers"),
     "reserved float": ("class A(Message, reserved=(1.5,)):\n x: str = field(4)", "cannot reserve 1.5: list names, and numbers"),
+    "reserved without a tuple": ("class A(Message, reserved=4):\n x: str = field(1)", "cannot be linked ('int' object is not iterable)"),
     "json collision": ("class A(Message):\n a_b: str = field(1)\n aB: str = field(2)", "are both 'aB' in JSON: rename one"),
     "json collision with digits": ("class A(Message):\n a_1: str = field(1)\n a1: str = field(2)", "are both 'a1' in JSON"),
     "enum does not begin with 0": ("class E(Enum):\n A = 1\nclass M(Message):\n e: E = field(1)", "does not begin with 0"),
