@@ -101,6 +101,7 @@ class Consumer:
         self._home = home
         self._clock = home.runtime.clock
         self._random = home.runtime.random
+        self._reached = home.runtime.reached
         self.topic = topic
         self._bindings = bindings
         self._broker = broker
@@ -259,6 +260,7 @@ class Consumer:
 
     async def _run(self, work: Work, binding: Binding, ctx: Context, request: Any) -> None:
         work.running = True
+        self._reached("handler.run.before")
         try:
             await isolated(cast("Coroutine[Any, Any, Any]", binding.handler(ctx, request)))
         except Duplicate:
@@ -271,6 +273,7 @@ class Consumer:
             raise
         else:
             work.running = False
+            self._reached("handler.run.after")
             tx = ctx.used_tx
             if tx is not None and tx.session is not None:
                 await self._commit_session(work, tx)
@@ -410,12 +413,14 @@ class Consumer:
             self.counts.retried += 1
             _log.info("A message failed; trying again.", extra={**self._fields(work), "code": error.code.value})
             delay = self._random.random() * self._limits.backoff * 2**work.tries
+            self._reached("retry.wait.before")
             self._clock.call_later(delay, self._again, work)
             self._check_drained()
             return
         self._hold(work, LetterState.PARKED, error)
 
     def _again(self, work: Work) -> None:
+        self._reached("retry.wait.after")
         if self._stopping:
             self._in_hand.discard(work)
             return

@@ -223,11 +223,13 @@ class Holding:
         if key.running or self._closed:
             return False
         key.running, key.stuck = True, False
+        self._home.runtime.reached("letter.run.before")
         consumer.run_letter(letter, partial(self._ran, topic, key))
         return True
 
     def _ran(self, topic: str, key: _Key, work: Work) -> None:
         key.running = False
+        self._home.runtime.reached("letter.run.after")
         if not key.stuck and not self._closed:
             self._spawn(self._advance(topic, work.key, key))
 

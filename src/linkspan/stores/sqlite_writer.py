@@ -243,14 +243,21 @@ class Writer:
         self._statements(statement for unit in fresh for statement in unit.statements)
         messages = [message for unit in fresh for message in unit.messages]
         numbers = self.write_messages(messages)
-        for first, last in _runs(sent):
-            self._cursor.execute(QUERIES["outbox_delete"], (first, last))
+        if sent:
+            self._delete(sent)
         self.commit(messages, numbers)
         if fresh is not units:
             for unit in units:
                 unit.outcome = Outcome.DUPLICATE
         for unit in fresh:
             unit.outcome = Outcome.COMMITTED
+
+    def _delete(self, sent: list[int]) -> None:
+        """Delete outbox rows that the broker has."""
+        self._runtime.reached("outbox.delete.before")
+        for first, last in _runs(sent):
+            self._cursor.execute(QUERIES["outbox_delete"], (first, last))
+        self._runtime.reached("outbox.delete.after")
 
     # --- pieces of a transaction, for groups and sessions alike
 
@@ -318,7 +325,7 @@ class Writer:
         """Insert the inbox ids; return the units that are new, the same list when all are."""
         now = self._runtime.clock.now()
         claims = [(*unit.inbox, now) for unit in units if unit.inbox is not None]
-        if not claims or written(self._cursor, "claim", claims) == len(claims):
+        if not claims or self._claimed(claims):
             return units
         self.undo()  # which of them it was is only known one by one
         self.begin()
@@ -326,7 +333,14 @@ class Writer:
 
     def claim(self, inbox: tuple[str, str], now: float) -> bool:
         """Insert one inbox id; tell whether it is new."""
-        return written(self._cursor, "claim", [(*inbox, now)]) == 1
+        return self._claimed([(*inbox, now)])
+
+    def _claimed(self, claims: list[tuple[str, str, float]]) -> bool:
+        """Insert inbox ids; tell whether all are new."""
+        self._runtime.reached("inbox.claim.before")
+        fresh = written(self._cursor, "claim", claims) == len(claims)
+        self._runtime.reached("inbox.claim.after")
+        return fresh
 
     def execute(self, sql: str, args: Sequence[Value]) -> list[Row]:
         """Run one statement of the user and return its rows."""
