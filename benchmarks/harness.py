@@ -138,6 +138,11 @@ class Child:
             )
         self.pid = self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Tell whether the process is gone."""
+        return self._process.poll() is not None
+
     def stop(self) -> None:
         """End the process: politely, then not."""
         self._process.terminate()

@@ -147,11 +147,11 @@ def line(entry: dict[str, Any]) -> str:
     """Print one entry for people."""
     sign = "<=" if entry["bound"] == "at most" else ">="
     bar = "measured only" if entry["target"] is None else f"{sign} {entry['target']:g}"
-    verdict = "holds" if entry["holds"] else "FALLS SHORT"
+    verdict = "holds" if entry["holds"] else "NOT MEASURED" if entry["ours"] is None else "FALLS SHORT"
     peer = "" if entry["peer"] is None else f"  peer {entry['peer']:,}  ratio {entry['ratio']:g}"
     ours = "-" if entry["ours"] is None else f"{entry['ours']:,}"
     note = f"\n      {entry['note']}" if "note" in entry else ""
-    return f"{verdict:<12}{entry['name']:<72}  ours {ours} {entry['unit']}{peer}  ({bar}){note}"
+    return f"{verdict:<13}{entry['name']:<72}  ours {ours} {entry['unit']}{peer}  ({bar}){note}"
 
 
 def _short(value: float | None) -> float | None:

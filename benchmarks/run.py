@@ -64,11 +64,15 @@ def main() -> int:
     plot.draw(table)
     fresh = {entry.goal.name for entry in measured}
     show(f"\n{report.machine()}, {time.monotonic() - begin:.0f} s in all")
+    said: set[str] = set()
     for entry in table:
         if entry["name"] in fresh:
             show(report.line(entry))
-            for role, text in entry.get("settings", {}).items():
-                show(f"            {role}: {text}")
+            settings = [f"             {role}: {text}" for role, text in entry.get("settings", {}).items()]
+            for text in settings:
+                if text not in said:
+                    show(text)
+            said.update(settings)
     show(f"\nwritten: {report.LATEST.relative_to(report.LATEST.parents[2])}, {report.PLOT.relative_to(report.PLOT.parents[2])}")
     return 0 if all(accepted(entry, quick=options.quick) for entry in measured) else 1
 

@@ -34,7 +34,7 @@ def ready_seconds(scratch: Path, number: int) -> float:
     child = Child(f"run{number}", [command, "run", "benchmarks.ours.hello:app"], scratch, environment=settings, stdout=subprocess.DEVNULL)
     try:
         while not _answers(port):
-            if time.perf_counter() - begin > 15:
+            if child.ended or time.perf_counter() - begin > 15:
                 message = f"'linkspan run' does not answer:\n{child.tail()}"
                 raise BenchError(message)
             time.sleep(0.01)
