@@ -22,7 +22,7 @@ class AcceptOrder(Message):
 
 
 class RefundOrder(Message):
-    """Take lines of an order back. It waits while the order is open, and is refused when the order was never paid."""
+    """Take lines of an order back. It is held while the order is open, and refused when the order was never paid."""
 
     order_id: str = field(1, key=True)
     refund_id: str = field(2)

@@ -22,6 +22,7 @@ __all__ = ["Call", "Customers"]
 
 AT_ONCE = 24
 """Customers who wait for an answer at the same time."""
+ATTEMPTS = 50
 PATIENCE = 2.0
 """Seconds a customer waits before asking again."""
 
@@ -57,12 +58,17 @@ class Customers:
                 await self._look(request.number)
 
     async def _insist(self, request: Invoice | Refund) -> None:
-        """Ask until there is an answer. A timeout means "no answer", not "failed": ALREADY_EXISTS then says that it was done."""
-        while True:
-            code = await self._timed("place_order" if isinstance(request, Invoice) else "return_goods", self._ask(request))
+        """Ask until there is an answer. A timeout means "no answer", not "failed": ALREADY_EXISTS then says that it was done.
+
+        A return is NOT_FOUND while another customer's call is still placing its order.
+        """
+        what = "place_order" if isinstance(request, Invoice) else "return_goods"
+        for _ in range(ATTEMPTS):
+            code = await self._timed(what, self._ask(request))
             if code in {"ok", Code.ALREADY_EXISTS.value}:
                 return
             await asyncio.sleep(0.1)
+        raise RuntimeError(f"The storefront did not answer {ATTEMPTS} times: read storefront.log.")
 
     async def _ask(self, request: Invoice | Refund) -> None:
         lines = list(_lines(request.lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
     from examples.shop.demo.feed import Call
 
-__all__ = ["Edge", "Flow", "direct_edges", "durable_edges", "flow", "quantile"]
+__all__ = ["SLOTS", "Edge", "Flow", "Timeline", "direct_edges", "durable_edges", "quantile", "timeline", "unseen"]
+
+SLOTS = 72
+"""Equal parts that a run is cut into for its picture."""
 
 _PLACED = "select order_id, at from {storefront}.checkouts"
 _STEP = "select ref, at from {{orders}}.log where step in ('{}')"
@@ -49,10 +53,25 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """How many a second, from the first second of the run on."""
+    """One value for each of `SLOTS` equal parts of the run."""
 
     what: str
-    per_second: tuple[int, ...]
+    unit: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What went on when: `begin` in seconds since 1970, `seconds` in all, and the faults with their moments."""
+
+    begin: float
+    seconds: float
+    flows: tuple[Flow, ...]
+    events: tuple[tuple[float, str], ...]
+
+    def slot(self, at: float) -> int:
+        """Return the part of the run that a moment lies in."""
+        return min(SLOTS - 1, max(0, int((at - self.begin) / self.seconds * SLOTS)))
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -81,12 +100,31 @@ def direct_edges(calls: Sequence[Call]) -> list[Edge]:
     return found
 
 
-def flow(folder: Path, begin: float) -> list[Flow]:
-    """Count orders placed, paid and shipped in each second since `begin`."""
+def timeline(folder: Path, calls: Sequence[Call], events: Sequence[tuple[float, str]], begin: float) -> Timeline:
+    """Lay orders placed, paid and shipped, and what the customers felt, over the time of the run."""
     queries = {"placed": _PLACED, "paid": _STEP.format("settled', 'declined"), "shipped": _PARCEL}
-    seconds = {what: [int(at / 1e6 - begin) for at in _times(folder, sql).values()] for what, sql in queries.items()}
-    length = max((second for values in seconds.values() for second in values), default=0) + 1
-    return [Flow(what, tuple(values.count(second) for second in range(length))) for what, values in seconds.items()]
+    moments = {what: [at / 1e6 for at in _times(folder, sql).values()] for what, sql in queries.items()}
+    length = max((at for values in moments.values() for at in values), default=begin) - begin + 0.01
+    frame = Timeline(begin, length, (), tuple(events))
+    flows = [Flow(what, "orders/s", _rates(frame, values)) for what, values in moments.items()]
+    felt: list[list[float]] = [[] for _ in range(SLOTS)]
+    for call in calls:
+        if call.what == "place_order":
+            felt[frame.slot(call.at)].append(call.took * 1000)
+    flows.append(Flow("checkout", "ms, slowest", tuple(max(values, default=0.0) for values in felt)))
+    return Timeline(begin, length, tuple(flows), frame.events)
+
+
+def _rates(frame: Timeline, moments: Sequence[float]) -> tuple[float, ...]:
+    counts = Counter(frame.slot(at) for at in moments)
+    return tuple(counts[slot] * SLOTS / frame.seconds for slot in range(SLOTS))
+
+
+def unseen(folder: Path) -> int:
+    """Count the orders that the storefront took without an answer from the inventory."""
+    with closing(sqlite3.connect(f"file:{folder / 'storefront.db'}?mode=ro", uri=True)) as database:
+        count: int = database.execute("select count(*) from checkouts where stock = 'unseen'").fetchone()[0]
+    return count
 
 
 def _times(folder: Path, sql: str) -> dict[str, int]:

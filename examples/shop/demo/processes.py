@@ -116,14 +116,14 @@ class ServiceProcess:
             self.earlier = {name: self.earlier.get(name, 0) + count for name, count in self.counts.items()}
             self.counts = {}
 
-    async def drag(self, seconds: float, share: float = 0.9) -> None:
-        """Make it slow: let it run for the rest of each 0.1 s only, as a machine without a free core would."""
+    async def drag(self, seconds: float) -> None:
+        """Make it slow: let it run for a tenth of each half second, as a machine without a free core would."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.signal(signal.SIGSTOP)
-            await asyncio.sleep(0.1 * share)
+            await asyncio.sleep(0.45)
             self.signal(signal.SIGCONT)
-            await asyncio.sleep(0.1 * (1 - share))
+            await asyncio.sleep(0.05)
 
 
 class Fleet(dict[str, ServiceProcess]):

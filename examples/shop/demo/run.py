@@ -43,6 +43,7 @@ class Run:
     faults: Faults
     held: int
     refused_by_inbox: int
+    parked: int
     result: Reconciliation
 
     @property
@@ -66,7 +67,7 @@ async def run_shop(book: OrderBook, folder: Path, seed: int, stay: Callable[[Fle
             await stay(services, server)
     if stay is None:
         result = reconcile(book, folder, faults.poisoned)  # once more, now that all have stopped
-    return Run(script.begin, customers.calls, faults, script.held, services.seen("duplicates"), result)
+    return Run(script.begin, customers.calls, faults, script.held, services.seen("duplicates"), services.seen("parked"), result)
 
 
 @dataclass(slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from examples.shop.demo.measure import direct_edges, durable_edges, flow
-from examples.shop.demo.picture import svg, terminal
+from examples.shop.demo.drawing import svg
+from examples.shop.demo.measure import direct_edges, durable_edges, timeline, unseen
+from examples.shop.demo.picture import terminal
 from examples.shop.demo.show import say
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ def report(run: Run) -> dict[str, int | bool]:
 def print_run(run: Run, book: OrderBook, folder: Path, picture: Path | None) -> None:
     """Print input, faults, picture and reconciliation."""
     _input(book)
-    _faults(run)
+    _faults(run, folder)
     edges = [*direct_edges(run.calls), *durable_edges(folder)]
-    flows = flow(folder, run.begin)
+    line_of_time = timeline(folder, run.calls, run.faults.events, run.begin)
     say("Latency and flow per path")
-    for line in terminal(edges, flows, run.faults.events, run.begin):
+    for line in terminal(edges, line_of_time):
         print(f"    {line}".rstrip())
     if picture is not None:
-        picture.write_text(svg(edges, flows, run.faults.events, run.begin), encoding="utf-8")
+        picture.write_text(svg(edges, line_of_time), encoding="utf-8")
         print(f"    the same as a drawing: {picture}")
     _books(run)
 
@@ -66,7 +67,7 @@ def _input(book: OrderBook) -> None:
         print(f"    {count} cancelled lines unmatched: {reason}")
 
 
-def _faults(run: Run) -> None:
+def _faults(run: Run, folder: Path) -> None:
     faults = run.faults
     say("Faults put in")
     through = faults.injected - faults.stopped_by_broker
@@ -74,7 +75,9 @@ def _faults(run: Run) -> None:
     print(f"    {run.refused_by_inbox} deliveries refused by inboxes (an event has several readers; redeliveries after the kill count too)")
     print(f"    {run.result.dead_letters} of {faults.poisoned} poison messages became a dead letter")
     print(f"    payments was killed with {run.held} messages unacknowledged")
-    print(f"    inventory was slow: {_unanswered(run)} calls of customers had no answer in time and were made again")
+    print(f"    inventory was slow: {unseen(folder)} orders were taken without a look at the shelf")
+    print(f"    {_unanswered(run)} calls of customers had no answer in time and were made again")
+    print(f"    {run.parked} messages came too early (a refund before its order was paid), were held and tried again")
 
 
 def _unanswered(run: Run) -> int:
@@ -85,9 +88,8 @@ def _books(run: Run) -> None:
     result = run.result
     say("Reconciliation: the orders file against the six databases")
     print(f"    orders    {result.orders:>8}   settled {result.settled}, declined with their goods given back {result.declined}")
-    print(
-        f"    charged   {_pounds(result.charged_cents):>12}   refunded {_pounds(result.refunded_cents)}   shipped {result.shipped_pieces} pieces"
-    )
+    charged, refunded = _pounds(result.charged_cents), _pounds(result.refunded_cents)
+    print(f"    money   {charged:>10}   charged, {refunded} of it paid back; {result.shipped_pieces} pieces shipped")
     refused = f", {result.refused_refunds} refused because their order was declined" if result.refused_refunds else ""
     print(f"    refunds   {result.refunded:>8}   lines paid back, {result.unmatched_refunds} unmatched{refused}")
     print(f"    messages  {result.messages:>8}   sent once, handled {result.deliveries} times by their readers")

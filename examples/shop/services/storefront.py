@@ -42,6 +42,10 @@ async def look_at_shelf(ctx: Context, request: PlaceOrder) -> str:
 async def return_goods(ctx: Context, request: ReturnGoods) -> Returning:
     if not request.lines:
         raise Error(Code.INVALID_ARGUMENT, "The return has no lines: send at least one.")
+    # Only what was bought here comes back. The order's own command was then sent before this one, under the same key,
+    # so the orders service sees them in this order; a return that came first would hold up the order that it waits for.
+    if not await ctx.tx.execute("select 1 from checkouts where order_id = ?", request.order_id):
+        raise Error(Code.NOT_FOUND, f"No order '{request.order_id}' was placed here: check the number.")
     pieces, cents = pieces_of(request.lines), cents_of(request.lines)
     ctx.tx.record("insert into returns values (?, ?, ?, ?, ?)", request.refund_id, request.order_id, pieces, cents, now())
     await ctx.send(Orders.refund_order, RefundOrder(order_id=request.order_id, refund_id=request.refund_id, lines=request.lines))

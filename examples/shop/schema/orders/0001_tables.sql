@@ -6,16 +6,14 @@ create table orders (
     status text not null -- placed, reserved, settled, declined
 ) strict;
 
--- A refund that comes while its order is still open waits for the order's end.
 create table refunds (
     refund_id text primary key,
     order_id text not null,
     pieces integer not null,
     cents integer not null,
     request blob not null,
-    status text not null -- waiting, asked, refunded, refused
+    status text not null -- asked, refunded, refused
 ) strict;
-create index refunds_of_order on refunds (order_id);
 
 -- Ledgers have no unique business key on purpose: an effect that happened twice must show, not be hidden.
 create table log (
