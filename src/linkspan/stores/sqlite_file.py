@@ -28,8 +28,8 @@ __all__ = ["QUERIES", "FileLock", "Guard", "SqliteLimits", "connect", "durabilit
 OLDEST = (3, 35, 0)
 """The first SQLite with all that we use."""
 
-ROWS = (64, 16, 4, 1)
-"""How many rows one statement writes: few sizes, so that prepared statements are found again; 64 x 11 columns stay under any limit."""
+ROWS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""How many rows one statement writes: few sizes, so that prepared statements are found again; 256 x 11 values stay under 32,766."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def _of_rows(name: str, width: int, rows: int) -> str:
 
 
 def written(cursor: sqlite3.Cursor, name: str, rows: Sequence[Sequence[Any]]) -> int:
-    """Run a `%` query for all rows and return how many it changed. One step for 64 rows: each gives the GIL away once."""
+    """Run a `%` query for all rows and return how many it changed. One step for many rows, as each step gives the GIL away."""
     changed = 0
     for sql, values in in_chunks(name, rows):
         changed += cursor.execute(sql, values).rowcount
