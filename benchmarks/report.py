@@ -84,17 +84,23 @@ def not_measured(goal: Goal, reason: str) -> Entry:
     return Entry(goal, None, detail={"note": f"not measured: {reason}"})
 
 
-def throughput(goal: Goal, ours: Sequence[Sample], peer: Sequence[Sample], **detail: Any) -> Entry:
-    """Compare operations per second, and CPU per operation pairwise where the bar lies inside the noise."""
+def throughput(goal: Goal, ours: Sequence[Sample], peer: Sequence[Sample], *, limit: str = "", **detail: Any) -> Entry:
+    """Compare operations per second, and CPU per operation pairwise where the bar lies inside the noise.
+
+    `limit` names the one process that bounds the rate of a side: its CPU is then what decides. Without it all processes count.
+    """
     entry = Entry(goal, median(s.rate for s in ours), median(s.rate for s in peer), detail=detail).judge()
-    pairs = [a.rate / b.rate for a, b in zip(ours, peer, strict=False)]
-    by_cpu = median(b.cpu_total / a.cpu_total for a, b in zip(ours, peer, strict=False))
-    entry.detail |= cpu_detail(ours, peer) | {"ratios": [_short(pair) for pair in pairs], "cpu_ratio": _short(by_cpu)}
+    rounds = list(zip(ours, peer, strict=False))
+    pairs = [a.rate / b.rate for a, b in rounds]
+    in_all = median(b.cpu_total / a.cpu_total for a, b in rounds)
+    by_cpu = median(b.cpu[limit] / a.cpu[limit] for a, b in rounds) if limit else in_all
+    entry.detail |= cpu_detail(ours, peer) | {"ratios": [_short(pair) for pair in pairs], "cpu_ratio": _short(in_all)}
     if goal.target is not None and min(pairs) < goal.target < max(pairs):
         entry.holds = meets(goal, by_cpu)
         entry.detail["note"] = (
-            f"the bar of {goal.target:g} lies inside the noise (ratios of the rounds {min(pairs):.2f} to {max(pairs):.2f}), "
-            f"so CPU per operation decides, compared round by round: the peer needs {by_cpu:.2f} times ours"
+            f"the bar of {goal.target:g} lies inside the noise (ratios of the rounds {min(pairs):.2f} to {max(pairs):.2f}), so CPU per operation of "
+            f"{f'the {limit} process, which bounds the rate,' if limit else 'all processes'} decides, compared round by round: "
+            f"the peer needs {by_cpu:.2f} times ours"
         )
     return entry
 

@@ -124,9 +124,9 @@ def consumer(bench: Bench) -> list[Entry]:
     best = better(samples["FastStream push"], samples["FastStream pull"])
     detail = {"settings": {"ours": OURS, "peer": peers.CONSUMER, "server": nats.settings}}
     return [
-        report.throughput(CONSUMER, samples["Linkspan, ack each"], best, **detail),
-        report.throughput(CONSUMER_INBOX, samples["Linkspan, inbox and recorded effect"], best, **detail),
-        report.throughput(CONSUMER_READS, samples["Linkspan, inbox and a read before the write"], best, **detail),
+        report.throughput(CONSUMER, samples["Linkspan, ack each"], best, limit="consumer", **detail),
+        report.throughput(CONSUMER_INBOX, samples["Linkspan, inbox and recorded effect"], best, limit="consumer", **detail),
+        report.throughput(CONSUMER_READS, samples["Linkspan, inbox and a read before the write"], best, limit="consumer", **detail),
     ]
 
 
@@ -171,7 +171,7 @@ def publish(bench: Bench) -> list[Entry]:
 
     samples = bench.compare([Side("FastStream", peer), Side("Linkspan", ours)])
     settings = {"ours": OURS, "peer": peers.PUBLISHER, "server": nats.settings}
-    return [report.throughput(PUBLISH, samples["Linkspan"], samples["FastStream"], settings=settings)]
+    return [report.throughput(PUBLISH, samples["Linkspan"], samples["FastStream"], limit="publisher", settings=settings)]
 
 
 # --- outbox to effect -------------------------------------------------------------------------
