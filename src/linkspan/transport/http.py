@@ -34,7 +34,6 @@ __all__ = ["HttpTransport", "PoolLimits"]
 
 _OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "expect"})
 _CODINGS: Final = frozenset({"accept-encoding", "content-encoding"})
-_FRESH_SECONDS: Final = 0.01  # a connection idle for less is taken without asking the kernel whether it was closed
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 _INFORMATIONAL: Final = 200  # statuses below announce a response, they are not one
 
@@ -130,12 +129,13 @@ class Connection(asyncio.Protocol):
 
     # --- what the pool asks
 
-    def usable(self, now: float) -> bool:
-        """Tell whether a request may be written: the peer has neither closed the connection nor sent anything."""
+    def usable(self) -> bool:
+        """Tell whether a request may be written: the peer has neither closed the connection nor sent anything.
+
+        Asks the kernel (1 µs), because the loop may not have seen it yet, and a request written now could not be sent again.
+        """
         transport = self.transport
-        if transport is None or transport.is_closing():
-            return False
-        return now - self.idle_since < _FRESH_SECONDS or not self._poll.poll(0)
+        return transport is not None and not transport.is_closing() and not self._poll.poll(0)
 
     def exchange(self, request: bytes, deadline: float) -> asyncio.Future[Answer]:
         """Write a request; the future ends with its answer or an `Error`."""
@@ -286,12 +286,12 @@ class Pool:
             raise self._late()
         if deadline < self._due:
             self._arm(deadline, now)
-        connection = self._take(now)
+        connection = self._take()
         while connection is None:
             connection = await self._wait(deadline)
-            if not connection.usable(self._clock.monotonic()):
+            if not connection.usable():
                 connection.abort()
-                connection = self._take(self._clock.monotonic())
+                connection = self._take()
         try:
             return await connection.exchange(request, deadline)
         except asyncio.CancelledError:
@@ -335,10 +335,10 @@ class Pool:
             self._empty = self._empty or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._empty)
 
-    def _take(self, now: float) -> Connection | None:
+    def _take(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()  # the warmest, so that the others may expire
-            if connection.usable(now):
+            if connection.usable():
                 return connection
             connection.abort()
         return None

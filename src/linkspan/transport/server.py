@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 
     from connectrpc.request import RequestContext
+    from protobuf import Message as ProtoMessage
 
     from linkspan.operation import Operation
     from linkspan.ports import Runtime, Timer
+    from linkspan.transport.wire import Unwritable
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -89,7 +91,8 @@ class DirectServer:
         self._watch = Watch(runtime.clock)
         self._state = ServerState()
         self._limits = GuardLimits(max_discard_bytes=max_message_bytes)
-        application = _Application({e.operation.path: self._wire_endpoint(e) for e in endpoints}, max_message_bytes, extra_app)
+        connect = _Connect({e.operation.path: self._wire_endpoint(e) for e in endpoints}, max_message_bytes, self._unwritable)
+        application = _Application(connect, max_message_bytes, extra_app)
         self._config = uvicorn.Config(
             application,
             interface="asgi3",
@@ -153,6 +156,8 @@ class DirectServer:
 
         async def answer(request: Any, context: RequestContext[Any, Any]) -> Any:
             left = context.timeout_ms
+            if left is not None and left <= 0:
+                raise ConnectError(WireCode.DEADLINE_EXCEEDED, f"'{operation.path}' got the request after its deadline: give it more time.")
             inbound = Inbound(dict(context.request_headers), None if left is None else left / 1000, context.client_address or "")
             try:
                 response = await serve(request, inbound)
@@ -163,35 +168,39 @@ class DirectServer:
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is None or not task.cancelling():  # raised by the handler: a bug like any other
-                    raise self._bug(operation, error) from None
+                    raise self._bug(operation.path, error) from None
                 if self._stopping:
                     raise ConnectError(WireCode.UNAVAILABLE, "The server is shutting down: call another instance.") from None
                 raise
             except Exception as error:  # noqa: BLE001 - a handler may raise anything; none of its text may reach the peer
-                raise self._bug(operation, error) from None
+                raise self._bug(operation.path, error) from None
             return response
 
         return WireEndpoint.unary(method_of(operation), answer)
 
-    def _bug(self, operation: Operation[Any, Any], error: BaseException) -> ConnectError:
+    def _unwritable(self, response: ProtoMessage, error: Exception) -> ConnectError:
+        return self._bug(response.desc().type_name, error)
+
+    def _bug(self, where: str, error: BaseException) -> ConnectError:
         """Log a foreign exception under a new id; the peer gets the id only."""
         error_id = self._runtime.ids.new()
-        logger.error("handler failed", exc_info=error, extra={"operation": operation.path, "error_id": error_id})
+        logger.error("handler failed", exc_info=error, extra={"operation": where, "error_id": error_id})
         return ConnectError(WireCode.INTERNAL, f"Internal error '{error_id}': look it up in the service's log.")
 
 
 class _Connect(ConnectASGIApplication[None]):
     """connectrpc's application over endpoints that exist already."""
 
-    def __init__(self, endpoints: Mapping[str, WireEndpoint[Any, Any]], max_message_bytes: int) -> None:
-        settings: dict[str, Any] = {
-            "service": None,
-            "endpoints": lambda _: endpoints,
-            "read_max_bytes": max_message_bytes,
-            "compressions": (CappedGzip(),),
-            "codecs": (BinaryCodec(WireCode.INVALID_ARGUMENT), JsonCodec(WireCode.INVALID_ARGUMENT)),
-        }
-        super().__init__(**settings)
+    def __init__(self, endpoints: Mapping[str, WireEndpoint[Any, Any]], max_message_bytes: int, unwritable: Unwritable) -> None:
+        self.paths = frozenset(endpoints)
+        endpoints_of: Any = lambda _: endpoints  # noqa: E731 - connectrpc asks for a function of the service, which we do not use
+        super().__init__(  # pyright: ignore[reportUnknownMemberType] # connectrpc's own generics are partial
+            service=None,
+            endpoints=endpoints_of,
+            read_max_bytes=max_message_bytes,
+            compressions=(CappedGzip(),),
+            codecs=(BinaryCodec(WireCode.INVALID_ARGUMENT, unwritable), JsonCodec(WireCode.INVALID_ARGUMENT, unwritable)),
+        )
 
     @property
     def path(self) -> str:
@@ -202,10 +211,10 @@ class _Connect(ConnectASGIApplication[None]):
 class _Application:
     """What uvicorn runs: refuses what connectrpc would trip over, and passes the rest on."""
 
-    def __init__(self, endpoints: Mapping[str, WireEndpoint[Any, Any]], max_message_bytes: int, extra_app: ASGIApp | None) -> None:
-        self._paths = frozenset(endpoints)
-        self._services = frozenset(path.rpartition("/")[0] for path in endpoints)
-        self._connect: Any = _Connect(endpoints, max_message_bytes)
+    def __init__(self, connect: _Connect, max_message_bytes: int, extra_app: ASGIApp | None) -> None:
+        self._paths = connect.paths
+        self._services = frozenset(path.rpartition("/")[0] for path in connect.paths)
+        self._connect: Any = connect
         self._max_bytes = max_message_bytes
         self._extra_app = extra_app
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 import zlib
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from connectrpc.code import Code as WireCode
 from connectrpc.codec import proto_json_codec
@@ -16,7 +18,7 @@ from protobuf.wkt import Any as AnyMessage
 from linkspan.errors import Code, Error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from connectrpc.errors import ErrorDetail
     from protobuf import DescFile
@@ -46,6 +48,10 @@ _GZIP_RATIO: Final = 100
 _GZIP_FREE_BYTES: Final = 64 * 1024
 _GZIP_WINDOW: Final = 31  # zlib: 15 bits of window, gzip header and trailer expected
 
+_MAX_DEPTH: Final = 100  # levels of nesting, as in protobuf's own decoders
+_JSON_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # the closing quote is optional, else time is quadratic
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+
 # https://connectrpc.com/docs/protocol#error-codes
 _STATUS: Final = {
     Code.CANCELED: 499,
@@ -67,6 +73,7 @@ _STATUS: Final = {
 }
 
 M = TypeVar("M", bound=Message)
+Unwritable: TypeAlias = "Callable[[Message, Exception], ConnectError]"
 
 
 def format_timeout(seconds: float) -> str:
@@ -94,7 +101,8 @@ def connect_error(error: Error) -> ConnectError:
 def error_from(error: ConnectError, registry: Registry) -> Error:
     """Read connectrpc's form; details of types that the registry knows come back as messages, others stay `Any`."""
     details: Sequence[ErrorDetail] = error.details
-    return Error(Code(error.code.value), str(error.message), [_unpacked(detail, registry) for detail in details])
+    message = error.message or "The peer gave no reason: look into its log."
+    return Error(Code(error.code.value), str(message), [_unpacked(detail, registry) for detail in details])
 
 
 def _unpacked(detail: ErrorDetail, registry: Registry) -> Message:
@@ -123,10 +131,12 @@ class BinaryCodec:
     """Protobuf's binary format. Errors are coded, and name the type but never the payload.
 
     `unreadable` is the code of bytes that are not a message: the caller's fault on a server, the peer's on a client.
+    `unwritable` makes the error for a message with wrong values: the caller's fault on a client, a bug on a server.
     """
 
-    def __init__(self, unreadable: WireCode) -> None:
+    def __init__(self, unreadable: WireCode, unwritable: Unwritable | None = None) -> None:
         self._unreadable = unreadable
+        self._unwritable = unwritable or _misfilled
 
     def name(self) -> str:
         """Return the part after `application/` of the content type."""
@@ -137,22 +147,23 @@ class BinaryCodec:
         try:
             return message.to_binary()
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise _unwritable(message) from error
+            raise self._unwritable(message, error) from error
 
     def decode(self, data: bytes | bytearray, message_class: type[M]) -> M:
         """Return the message that the bytes hold."""
         try:
             return message_class.from_binary(data)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ConnectError(self._unreadable, _unreadable(message_class, "protobuf", "")) from error
 
 
 class JsonCodec:
     """ProtoJSON, unknown fields ignored. Errors as in `BinaryCodec`."""
 
-    def __init__(self, unreadable: WireCode, registry: Registry | None = None) -> None:
+    def __init__(self, unreadable: WireCode, unwritable: Unwritable | None = None) -> None:
         self._unreadable = unreadable
-        self._codec: Any = proto_json_codec(registry)
+        self._unwritable = unwritable or _misfilled
+        self._codec: Any = proto_json_codec()
 
     def name(self) -> str:
         """Return the part after `application/` of the content type."""
@@ -163,11 +174,14 @@ class JsonCodec:
         try:
             encoded: bytes = self._codec.encode(message)
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise _unwritable(message) from error
+            raise self._unwritable(message, error) from error
         return encoded
 
     def decode(self, data: bytes | bytearray, message_class: type[M]) -> M:
         """Return the message that the text holds."""
+        if _too_deep(data):
+            where = f" (more than {_MAX_DEPTH} levels)"
+            raise ConnectError(self._unreadable, _unreadable(message_class, "JSON", where))
         try:
             decoded: M = self._codec.decode(data, message_class)
         except json.JSONDecodeError as error:
@@ -178,13 +192,22 @@ class JsonCodec:
         return decoded
 
 
+def _too_deep(data: bytes | bytearray) -> bool:
+    """Tell whether JSON nests deeper than protobuf allows: protobuf-py 0.7 overflows its stack on a deep list where an object belongs."""
+    if data.count(b"[") + data.count(b"{") <= _MAX_DEPTH:
+        return False
+    brackets = _JSON_STRING.sub(b"", data).translate(None, _NO_BRACKETS)
+    steps = (1 if bracket in b"[{" else -1 for bracket in brackets)
+    return max(itertools.accumulate(steps), default=0) > _MAX_DEPTH
+
+
 def _unreadable(message_class: type[Message], form: str, where: str) -> str:
     return (
         f"Reading '{message_class.desc().type_name}' from {form} failed{where}: send the fields that the contract names, with their types."
     )
 
 
-def _unwritable(message: object) -> ConnectError:
+def _misfilled(message: Message, _error: Exception) -> ConnectError:
     return ConnectError(WireCode.INVALID_ARGUMENT, f"Writing a '{type(message).__name__}' failed: give its fields values of their types.")
 
 
