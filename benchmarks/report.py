@@ -99,8 +99,8 @@ def throughput(goal: Goal, ours: Sequence[Sample], peer: Sequence[Sample], *, li
         entry.holds = meets(goal, by_cpu)
         whose = f"the {limit} process, which bounds the rate," if limit else "all processes"
         entry.detail["note"] = (
-            f"the bar of {goal.target:g} lies inside the noise (ratios of the rounds {min(pairs):.2f} to {max(pairs):.2f}), so CPU per operation "
-            f"of {whose} decides, compared round by round: the peer needs {by_cpu:.2f} times ours"
+            f"the bar of {goal.target:g} lies inside the noise (ratios of the rounds {min(pairs):.2f} to {max(pairs):.2f}), so CPU per "
+            f"operation of {whose} decides, compared round by round: the peer needs {by_cpu:.2f} times ours"
         )
     return entry
 
