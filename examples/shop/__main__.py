@@ -23,7 +23,7 @@ from examples.shop.orders_csv import OrdersFileError
 from examples.shop.seeded import write_seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
 MARK = ".linkspan-shop-demo"
 """Lies in folders that the demo may empty."""
@@ -62,7 +62,7 @@ def _options() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _folder(given: Path | None) -> Iterator[Path]:
+def _folder(given: Path | None) -> Generator[Path]:
     """Give a fresh folder: a temporary one that goes away at the end, or `--data`, which stays but must be ours to empty."""
     if given is None:
         with tempfile.TemporaryDirectory(prefix="linkspan-shop-", ignore_cleanup_errors=True) as name:

@@ -10,15 +10,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import nats
+from nats.aio.client import Client
+from nats.js import JetStreamContext
 
 from linkspan.envelope import lane_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from nats.aio.client import Client
-    from nats.js import JetStreamContext
     from nats.js.api import StreamInfo
 
     from examples.shop.demo.processes import ServiceProcess
@@ -36,17 +35,12 @@ POISON_KEY = "poison"
 class Faults:
     """Puts faults in and keeps the record. It speaks to the broker by itself, as a stranger would."""
 
-    client: Client
+    log: JetStreamContext
     chance: random.Random
     injected: int = 0
     stopped_by_broker: int = 0
     poisoned: int = 0
     events: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
-
-    @property
-    def log(self) -> JetStreamContext:
-        """Return the broker's log."""
-        return self.client.jetstream()
 
     def note(self, text: str) -> None:
         """Remember what happened when."""
@@ -67,7 +61,8 @@ class Faults:
         for stream in self.chance.choices(streams, weights, k=count) if streams else []:
             name = stream.config.name or ""
             message = await self.log.get_msg(name, self.chance.randint(stream.state.first_seq, stream.state.last_seq))
-            kept = {key: value for key, value in (message.headers or {}).items() if not key.startswith("Nats-")}
+            headers: dict[str, str] = message.headers or {}
+            kept = {key: value for key, value in headers.items() if not key.startswith("Nats-")}
             if self.injected % 2:
                 kept["Nats-Msg-Id"] = kept["ce-id"]
             answer = await self.log.publish(message.subject or "", message.data or b"", headers=kept)
@@ -125,8 +120,9 @@ class Faults:
 @asynccontextmanager
 async def saboteur(server: EmbeddedServer, seed: int) -> AsyncGenerator[Faults]:
     """Connect to the broker with nats-py, past linkspan."""
-    client = await nats.connect(server.url, user=server.user, password=server.password, name="saboteur")
+    client = Client()
+    await client.connect(server.url, user=server.user, password=server.password, name="saboteur")
     try:
-        yield Faults(client, random.Random(seed))
+        yield Faults(JetStreamContext(client), random.Random(seed))
     finally:
         await client.close()

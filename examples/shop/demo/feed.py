@@ -55,7 +55,7 @@ class Customers:
             self.placed += 1
             await progress(self.placed)
             if self.placed % 20 == 0 and isinstance(request, Invoice):
-                await self._look(request.number)
+                await self._timed("get_order", self._look(request.number))
 
     async def _insist(self, request: Invoice | Refund) -> None:
         """Ask until there is an answer. A timeout means "no answer", not "failed": ALREADY_EXISTS then says that it was done.
@@ -81,9 +81,9 @@ class Customers:
 
     async def _look(self, order_id: str) -> None:
         """Look an order up, as a customer does who has just placed it; it may not be there yet."""
-        await self._timed("get_order", self.client.call(Orders.get_order, GetOrder(order_id=order_id), timeout=PATIENCE))
+        await self.client.call(Orders.get_order, GetOrder(order_id=order_id), timeout=PATIENCE)
 
-    async def _timed(self, what: str, call: Awaitable[object]) -> str:
+    async def _timed(self, what: str, call: Awaitable[None]) -> str:
         at, started, code = time.time(), time.perf_counter(), "ok"
         try:
             await call

@@ -65,6 +65,7 @@ async def run_shop(book: OrderBook, folder: Path, seed: int, stay: Callable[[Fle
         result = reconcile(book, folder, faults.poisoned)
         if stay is not None:
             await stay(services, server)
+        say("Close the shop")
     if stay is None:
         result = reconcile(book, folder, faults.poisoned)  # once more, now that all have stopped
     return Run(script.begin, customers.calls, faults, script.held, services.seen("duplicates"), services.seen("parked"), result)

@@ -8,11 +8,12 @@ import time
 __all__ = ["Progress", "say"]
 
 _WIDTH = 40
+_BEGAN = time.monotonic()
 
 
 def say(text: str) -> None:
-    """Print a step."""
-    print(f"==> {text}", flush=True)
+    """Print a step, and when it began."""
+    print(f"==> {text}  ({time.monotonic() - _BEGAN:.1f} s)", flush=True)
 
 
 class Progress:
