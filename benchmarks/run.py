@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks import plot, report
 from benchmarks.harness import BenchError, Effort
@@ -24,18 +27,44 @@ def parse() -> argparse.Namespace:
 def measure(name: str, effort: Effort) -> list[report.Entry]:
     """Measure one row; a side that fails makes entries that do not hold, with the reason."""
     row = ROWS[name]
-    begin, load = time.monotonic(), os.getloadavg()[0]
-    show(f"\n{name}: {'; '.join(goal.name for goal in row.goals)}  (at most {effort.budget:.0f} s, load before {load:.2f})")
+    show(f"\n{name}: {'; '.join(goal.name for goal in row.goals)}  (at most {effort.budget:.0f} s)")
+    before = Usage.now()
     try:
         with Bench(effort, show) as bench:
             entries = row.run(bench)
     except BenchError as error:
         show(f"{name}: {error}")
         entries = [report.not_measured(goal, str(error).splitlines()[0]) for goal in row.goals]
+    seconds, others = Usage.now().since(before)
     for entry in entries:
-        entry.detail["load_before"] = round(load, 2)
-    show(f"{name}: {time.monotonic() - begin:.0f} s")
+        entry.detail["others_busy"] = round(others, 2)
+    busy = f", other programs used {others:.0%} of the machine: read ratios and CPU, not rates" if others > 0.1 else ""
+    show(f"{name}: {seconds:.0f} s{busy}")
     return entries
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Seconds: the clock, the CPU time of the whole machine, and that of this run and its ended children."""
+
+    wall: float
+    machine: float
+    own: float
+
+    @classmethod
+    def now(cls) -> Usage:
+        """Read the clocks."""
+        # user nice system idle iowait irq softirq steal, in ticks (proc_stat(5)); waiting and stolen time is nobody's work here.
+        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:8]]
+        machine = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return cls(time.monotonic(), machine, sum(each.ru_utime + each.ru_stime for each in used))
+
+    def since(self, before: Usage) -> tuple[float, float]:
+        """Give the seconds that passed and the share of the machine's cores that other programs used."""
+        seconds = self.wall - before.wall
+        others = (self.machine - before.machine) - (self.own - before.own)
+        return seconds, max(0.0, others / seconds / (os.cpu_count() or 1))
 
 
 def show(text: str) -> None:
