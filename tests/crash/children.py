@@ -1,0 +1,150 @@
+"""The processes of a crash run: one per service, and the driver that asks and keeps the history."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from linkspan import Client, Error, deadletter
+from linkspan.runtime import system
+from linkspan.testing.crash import CrashPoint, Recorder, crash_at
+from linkspan.testing.history import Entry, History, Kind
+from tests.crash.crash_app import Orders, Place, make_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+    from typing import Any
+
+_log = logging.getLogger("crash")
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One key's requests, each sent after the answer to the one before. `path` is call, checked (interactive) or send (durable)."""
+
+    key: str
+    path: str = "call"
+    plan: str = ""
+    count: int = 5
+    fan: int = 0
+    pause: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every process of a run knows."""
+
+    folder: Path
+    broker: str
+    port: int
+    lanes: tuple[Lane, ...]
+
+
+def serve(settings: Settings, name: str, crash: str) -> None:
+    """Run one service until SIGTERM, or until its crash point."""
+    reached = _child(settings, name, crash)
+    deadletter.TICK = 0.1  # the looks of a second would make up most of a run
+    app = make_app(settings.folder, settings.broker, f"127.0.0.1:{settings.port if name == 'orders' else 0}", runtime=system(reached))
+    _run(app.run([name]), settings, name, reached)
+
+
+def drive(settings: Settings, name: str, crash: str) -> None:
+    """Ask for everything that has not been asked for yet."""
+    reached = _child(settings, name, crash)
+    _run(_drive(settings, reached), settings, name, reached)
+
+
+def _child(settings: Settings, name: str, crash: str) -> Callable[[str], None]:
+    """Die with the parent, write to a log, and take the hook."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(3)), daemon=True).start()
+    log = os.open(settings.folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True, format="%(asctime)s %(process)d %(name)s %(message)s")
+    _log.info("starting with crash point %s", crash or "none")
+    return crash_at(CrashPoint.parse(crash)) if crash else Recorder()
+
+
+def _run(main: Coroutine[Any, Any, None], settings: Settings, name: str, reached: Callable[[str], None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+    if isinstance(reached, Recorder):
+        (settings.folder / f"{name}.points.json").write_text(json.dumps(reached.counts), encoding="utf-8")
+
+
+async def _drive(settings: Settings, reached: Callable[[str], None]) -> None:
+    history = History(settings.folder / "history.jsonl")
+    entries = history.read()
+    asked = {entry.id for entry in entries if entry.kind is Kind.INVOKED}
+    answered = {entry.id for entry in entries if entry.kind is Kind.ACKNOWLEDGED}
+    addresses = f"http://127.0.0.1:{settings.port}"
+    async with Client(settings.broker, addresses=addresses, name="driver", runtime=system(reached)) as client, asyncio.TaskGroup() as group:
+        for lane in settings.lanes:
+            group.create_task(_drive_lane(settings, lane, client, history, asked, answered))
+
+
+async def _drive_lane(settings: Settings, lane: Lane, client: Client, history: History, asked: set[str], answered: set[str]) -> None:
+    for number in range(1, lane.count + 1):
+        request = Place(key=lane.key, id=f"{lane.key}-{number}", number=number, plan=lane.plan, fan=lane.fan)
+        first = _parts(lane, request)[0][0]
+        if first in answered or (first in asked and lane.path != "send"):
+            continue  # a call without an answer stays unknown: repeating it could do it twice
+        if lane.path != "send":
+            await _listening(settings.port)
+        if first not in asked:
+            _note(history, Kind.INVOKED, lane, request)
+        if await _ask(client, lane, request):
+            _note(history, Kind.ACKNOWLEDGED, lane, request)
+        await asyncio.sleep(lane.pause)
+
+
+async def _ask(client: Client, lane: Lane, request: Place) -> bool:
+    """Ask once, or for a durable command again with the same key until it is stored."""
+    while True:
+        try:
+            if lane.path == "send":
+                await client.send(Orders.place, request, key=request.id)
+            else:
+                await client.call(Orders.place_checked if lane.path == "checked" else Orders.place, request, timeout=20.0)
+        except Error as error:
+            _log.info("%s: %s", request.id, error)
+            if lane.path != "send":
+                return False
+            await asyncio.sleep(0.1)
+        else:
+            return True
+
+
+def _parts(lane: Lane, request: Place) -> list[tuple[str, str]]:
+    if not lane.fan:
+        return [(request.id, request.key)]
+    return [(f"{request.id}/{part}", f"{request.key}/{part}") for part in range(lane.fan)]
+
+
+def _note(history: History, kind: Kind, lane: Lane, request: Place) -> None:
+    for id_, key in _parts(lane, request):
+        history.add(Entry(kind, id_, key, request.number))
+
+
+async def _listening(port: int) -> None:
+    """Wait until someone listens there: a call to nobody proves nothing."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.03)
+        else:
+            writer.close()
+            return

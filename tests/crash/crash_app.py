@@ -1,0 +1,147 @@
+"""Two services whose every effect is a row with its number: what a crash loses, doubles or reorders stands in their tables.
+
+    driver --direct--> orders --OrderPlaced--> ledger --Close (durable command)--> orders
+           --durable->                               --Noted (event)------------> orders
+
+A request's `plan` says how its handlers behave, so that the same workload reaches every part of the durable path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from linkspan import App, Code, Context, Contract, Error, Event, Limits, Message, Service, ServiceContract, command, field
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+contract = Contract("crash.orders.v1")
+
+LIMITS = Limits(inline=3, parked=(0.2, 0.4, 0.6), backoff=0.01)
+
+
+class Place(Message):
+    key: str = field(1, key=True)
+    id: str = field(2)
+    number: int = field(3)
+    plan: str = field(4)
+    fan: int = field(5)
+
+
+class Placed(Message):
+    id: str = field(1)
+
+
+class Close(Message):
+    key: str = field(1, key=True)
+    id: str = field(2)
+    number: int = field(3)
+    plan: str = field(4)
+
+
+class OrderPlaced(Event):
+    key: str = field(1, key=True)
+    id: str = field(2)
+    number: int = field(3)
+    plan: str = field(4)
+
+
+class Noted(Event):
+    key: str = field(1, key=True)
+    id: str = field(2)
+    number: int = field(3)
+
+
+class Orders(ServiceContract):
+    place = command(Place, Placed)
+    place_checked = command(Place, Placed)
+    close = command(Close, Placed)
+
+
+TABLE = "create table effect (position integer primary key, what text, id text, key text, number integer)"
+EFFECT = "insert into effect (what, id, key, number) values (?, ?, ?, ?)"
+LAST = "select max(number) from effect where what = ? and key = ?"
+
+
+class Repaired:
+    """A file that says whether what made messages fail for good has been repaired; it outlives every process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __bool__(self) -> bool:
+        return self._path.exists()
+
+
+def obstruct(ctx: Context, plan: str) -> None:
+    """Fail as planned: `flaky` ends within the inline tries, `parked` after one parked round, `dead` once it is repaired."""
+    fails = {"flaky": 2, "parked": 4}.get(plan, 0)
+    if ctx.attempt <= fails:
+        raise Error(Code.UNAVAILABLE, "Not yet.")
+    if plan == "dead" and not ctx.resource(Repaired):
+        raise Error.refused("Not before it is repaired.")
+
+
+def services(repaired: Path) -> tuple[Service, Service]:
+    """Declare both services; each run of a test has its own."""
+    from contextlib import asynccontextmanager
+
+    @asynccontextmanager
+    async def lifespan():  # type: ignore[no-untyped-def] # noqa: ANN202 - an async context manager of one resource
+        yield Repaired(repaired)
+
+    orders = Service("orders", Orders, migrations=[TABLE], limits=LIMITS, lifespan=lifespan)
+    ledger = Service("ledger", migrations=[TABLE], limits=LIMITS, lifespan=lifespan)
+
+    @orders.handles(Orders.place)
+    async def place(ctx: Context, request: Place) -> Placed:
+        for part in range(max(request.fan, 1)):
+            id_, key = (f"{request.id}/{part}", f"{request.key}/{part}") if request.fan else (request.id, request.key)
+            ctx.tx.record(EFFECT, "place", id_, key, request.number)
+            await ctx.publish(OrderPlaced(key=key, id=id_, number=request.number, plan=request.plan))
+        return Placed(id=request.id)
+
+    @orders.handles(Orders.place_checked)
+    async def place_checked(ctx: Context, request: Place) -> Placed:
+        await ctx.tx.execute(LAST, "place", request.key)
+        await ctx.tx.execute(EFFECT, "place", request.id, request.key, request.number)
+        await ctx.publish(OrderPlaced(key=request.key, id=request.id, number=request.number, plan=request.plan))
+        return Placed(id=request.id)
+
+    @ledger.on(OrderPlaced)
+    async def react(ctx: Context, event: OrderPlaced) -> None:
+        if event.plan == "checked":
+            await ctx.tx.execute(LAST, "react", event.key)
+            await ctx.tx.execute(EFFECT, "react", event.id, event.key, event.number)
+        else:
+            ctx.tx.record(EFFECT, "react", event.id, event.key, event.number)
+        await ctx.send(Orders.close, Close(key=event.key, id=event.id, number=event.number, plan=event.plan))
+        if event.plan == "slow":
+            await asyncio.sleep(0.002)
+        obstruct(ctx, event.plan)
+        await ctx.publish(Noted(key=event.key, id=event.id, number=event.number))
+
+    @orders.handles(Orders.close)
+    async def close(ctx: Context, request: Close) -> Placed:
+        ctx.tx.record(EFFECT, "close", request.id, request.key, request.number)
+        obstruct(ctx, {"parked": "flaky", "flaky": "parked"}.get(request.plan, request.plan))
+        return Placed(id=request.id)
+
+    @orders.on(Noted)
+    async def note(ctx: Context, event: Noted) -> None:
+        ctx.tx.record(EFFECT, "note", event.id, event.key, event.number)
+
+    return orders, ledger
+
+
+HOPS = (("place", "orders", ""), ("react", "ledger", "place"), ("close", "orders", "react"), ("note", "orders", "react"))
+"""Each kind of effect: in whose database it stands, and which effect it follows from."""
+
+GROUPS = (("crash.orders.v1.commands", "orders"), ("crash.orders.v1.events", "orders"), ("crash.orders.v1.events", "ledger"))
+
+
+def make_app(folder: Path, broker: str, http: str, *, runtime: object) -> App:
+    """Put the app together; a process starts one of its services, or both."""
+    orders, ledger = services(folder / "repaired")
+    return App(orders, ledger, broker=broker or None, http=http, data=folder, runtime=runtime)  # type: ignore[arg-type]

@@ -1,0 +1,139 @@
+"""The crash matrix: which points a workload passes, a run for each of them, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from linkspan.testing.crash import points
+from tests.crash.running import SERVICES, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+EXCUSED = {
+    "broker.nack": "the core gives nothing back to the broker: it retries, then holds the message in the store",
+    "client.publish": "passed by programs that are no service: the driver dies there instead of a service",
+}
+"""Points that services do not pass, and why."""
+
+SECOND_LIFE = ("store.commit.before:1", "store.commit.after:2", "relay.publish.after:1", "broker.ack.before:1", "inbox.claim.after:1")
+"""Where a process dies again while it recovers."""
+
+AT_ONCE = 3
+"""Systems side by side: each waits for the disk and for due times most of the time."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What one run of the matrix showed. `spec` is `process=point:occurrence:how`, several processes joined by `+`."""
+
+    spec: str
+    died: int = 0
+    violations: list[str] = field(default_factory=list["str"])
+    sums: dict[str, int] = field(default_factory=dict["str", "int"])
+    seconds: float = 0.0
+
+
+def names_in_source() -> set[str]:
+    """Return every point that linkspan passes on real engines."""
+    return {place.name for place in points() if place.module != "brokers/memory.py"}
+
+
+def parse(spec: str) -> dict[str, str]:
+    """Return each process's crash points."""
+    return dict(part.split("=", 1) for part in spec.split("+") if part)
+
+
+async def record(folder: Path) -> dict[str, dict[str, int]]:
+    """Run the workload without a crash and count the points that each process passes."""
+    run = Run(folder)
+    async with run.started():
+        outcome = await run.finish()
+        assert not outcome.violations, outcome.violations
+        for name in SERVICES:
+            assert await run.terminate(name) == 0
+        return {name: run.counts(name) for name in (*SERVICES, "driver")}
+
+
+def each_point(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return a run for the first and for a later occurrence of each point in each process, `os._exit` and SIGKILL in turn."""
+    specs: list[str] = []
+    for process in sorted(counts):
+        for name in sorted(counts[process]):
+            for occurrence in sorted({1, max(1, counts[process][name] * 3 // 5)}):
+                specs.append(f"{process}={name}:{occurrence}:{('exit', 'kill')[len(specs) % 2]}")
+    return specs
+
+
+def combined(counts: Mapping[str, Mapping[str, int]], seed: int, number: int) -> list[str]:
+    """Return runs in which both services die, each at a random passing of a random point, and one of them again while it recovers."""
+    source = random.Random(seed)
+    specs: list[str] = []
+    for _ in range(number):
+        lives = {process: _random_point(counts[process], source) for process in SERVICES}
+        lives[source.choice(SERVICES)] += f";{source.choice(SECOND_LIFE)}:{source.choice(('exit', 'kill'))}"
+        specs.append("+".join(f"{process}={crash}" for process, crash in lives.items()))
+    return specs
+
+
+def _random_point(counts: Mapping[str, int], source: random.Random) -> str:
+    name = source.choice(sorted(counts))
+    return f"{name}:{source.randint(1, max(1, counts[name] * 4 // 5))}:{source.choice(('exit', 'kill'))}"
+
+
+async def run_one(spec: str, folder: Path) -> Result:
+    """Run the workload with one crash plan; the folder is kept when something is wrong."""
+    run = Run(folder, crash=parse(spec))
+    try:
+        async with run.started():
+            outcome = await run.finish()
+    except AssertionError as error:
+        return Result(spec, len(run.outcome.deaths), [f"failed: {error}"])
+    found = [f"{each.rule} {each.consumer} {each.id}: {each.text}" for each in outcome.violations]
+    if not found:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Result(spec, len(outcome.deaths), found, outcome.sums, round(outcome.seconds, 2))
+
+
+async def run_all(
+    specs: Sequence[str], folder: Path, *, resume: Path | None = None, report: Callable[[Result], None] | None = None
+) -> list[Result]:
+    """Run each plan, a few at once. With `resume`, results are appended to that file and those in it are not tried again."""
+    results = {result.spec: result for result in (load(resume) if resume is not None else ())}
+    limit = asyncio.Semaphore(AT_ONCE)
+
+    async def one(number: int, spec: str) -> None:
+        async with limit:
+            result = await run_one(spec, folder / f"run{number}")
+            if not result.died and (lower := _earlier(spec)) != spec:  # how many there are varies with the groups that form
+                result = await run_one(lower, folder / f"run{number}-again")
+                result.spec = spec
+        results[spec] = result
+        if resume is not None:
+            with resume.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(result)) + "\n")
+        if report is not None:
+            report(result)
+
+    await asyncio.gather(*(one(number, spec) for number, spec in enumerate(specs) if spec not in results))
+    return [results[spec] for spec in specs]
+
+
+def _earlier(spec: str) -> str:
+    """Return the plan with each point's first occurrence."""
+    lives = {process: ";".join(f"{life.split(':')[0]}:1:exit" for life in crash.split(";")) for process, crash in parse(spec).items()}
+    return "+".join(f"{process}={crash}" for process, crash in lives.items())
+
+
+def load(path: Path) -> Iterable[Result]:
+    """Read results of an earlier run; a line that was cut off is tried again."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield Result(**json.loads(line))
