@@ -274,7 +274,7 @@ PLACES = (
         re.compile(r"files\.pythonhosted|pypi\.(?:org|python)|registry\.(?:npmjs|yarnpkg)|proxy\.golang|--(?:extra-)?index-url\b"),
         "a package registry",
     ),
-    (re.compile(r"(?<![\w.~-])/(?:work|root|home|Users|opt|mnt)/[\w.]"), "a path of one machine"),
+    (re.compile(r"(?<![\w.~-])/(?:work|root|home|Users)/[\w.]"), "a path of one machine"),
 )
 BESIDE = re.compile(r"\.\./shared\b")
 MAY_NAME_PLACES = ("scripts/check_house.py", "tests/unit/test_house.py")
