@@ -250,9 +250,9 @@ def _badly_named(source: Source, call: ast.Call) -> Iterator[Finding]:
 
 SUPPRESSION = re.compile(r"#\s*(?:ruff:\s*|flake8:\s*)?noqa\b|#\s*type:\s*ignore\b|#\s*pyright:\s*(?:ignore|basic)\b|#\s*mypy:\s*ignore")
 REASONED = re.compile(
-    r"#\s*(?:ruff:\s*)?noqa:\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*\s+(?:-|#)\s*\w.{5,}"
-    r"|#\s*(?:type|pyright):\s*ignore\[[\w, -]+\]\s*(?:-|#)\s*(?!pyright|type|noqa)\w.{5,}"
-    r"|#\s*(?:type|pyright):\s*ignore\[[\w, -]+\]\s*#\s*(?:pyright:\s*ignore\[[\w, -]+\]|noqa:[\w, ]+)\s*(?:-|#)\s*\w.{5,}"
+    r"#\s*(?:ruff:\s*)?noqa:\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*\s+(?:-|#)\s*\S.{5,}"
+    r"|#\s*(?:type|pyright):\s*ignore\[[\w, -]+\]\s*(?:-|#)\s*(?!pyright|type|noqa)\S.{5,}"
+    r"|#\s*(?:type|pyright):\s*ignore\[[\w, -]+\]\s*#\s*(?:pyright:\s*ignore\[[\w, -]+\]|noqa:[\w, ]+)\s*(?:-|#)\s*\S.{5,}"
 )
 
 
