@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ from examples.shop.seeded import write_seeded
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from examples.shop.demo.processes import Fleet
+    from linkspan.brokers.embedded import EmbeddedServer
+
 MARK = ".linkspan-shop-demo"
 """Lies in folders that the demo may empty."""
 
@@ -35,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _folder(options.data) as folder:
             book = _book(options, folder)
-            run = uvloop.run(run_shop(book, folder, options.seed, stay_open if options.serve else None))
-            print_run(run, book, folder, options.svg)
-            if options.report:
-                options.report.write_text(json.dumps(report(run), indent=2) + "\n", encoding="utf-8")
+            visit = partial(_visit, book, folder, options) if options.serve else None
+            run = uvloop.run(run_shop(book, folder, options.seed, visit))
+            if visit is None:
+                _tell(run, book, folder, options)
             return _verdict(run, folder)
     except (OrdersFileError, RuntimeError) as error:
         print(f"shop: {error}", file=sys.stderr)
@@ -87,6 +91,17 @@ def _book(options: argparse.Namespace, folder: Path) -> OrderBook:
     if not book.orders:
         raise OrdersFileError(f"'{path}' has no usable order: {len(book.rejected)} rows were rejected.")
     return book
+
+
+async def _visit(book: OrderBook, folder: Path, options: argparse.Namespace, run: Run, services: Fleet, server: EmbeddedServer) -> None:
+    _tell(run, book, folder, options)
+    await stay_open(services, server)
+
+
+def _tell(run: Run, book: OrderBook, folder: Path, options: argparse.Namespace) -> None:
+    print_run(run, book, folder, options.svg)
+    if options.report:
+        options.report.write_text(json.dumps(report(run), indent=2) + "\n", encoding="utf-8")
 
 
 def _verdict(run: Run, folder: Path) -> int:

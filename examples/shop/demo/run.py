@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from examples.shop.order_book import OrderBook
     from linkspan.brokers.embedded import EmbeddedServer
 
+    Visit = Callable[["Run", Fleet, EmbeddedServer], Awaitable[None]]
+
 __all__ = ["Run", "run_shop"]
 
 RATE = 120.0
@@ -52,8 +54,8 @@ class Run:
         return max(0, self.faults.injected - self.result.double_effects)
 
 
-async def run_shop(book: OrderBook, folder: Path, seed: int, stay: Callable[[Fleet, EmbeddedServer], Awaitable[None]] | None = None) -> Run:
-    """Run the book in fresh databases in `folder`. `stay` holds the shop open after the reconciliation."""
+async def run_shop(book: OrderBook, folder: Path, seed: int, visit: Visit | None = None) -> Run:
+    """Run the book in fresh databases in `folder`. `visit` sees the result while the shop is still open, and keeps it open."""
     say("Start NATS and six services, each with a process and a database of its own")
     async with embedded_nats(folder / "nats") as server, fleet(folder) as services, saboteur(server, seed) as faults:
         addresses = {f"shop.{name}.v1": services[name].address for name in ("storefront", "orders")}
@@ -62,13 +64,17 @@ async def run_shop(book: OrderBook, folder: Path, seed: int, stay: Callable[[Fle
             await customers.place(book, script.step)
             await script.end()
         await _quiet(folder, faults)
-        result = reconcile(book, folder, faults.poisoned)
-        if stay is not None:
-            await stay(services, server)
+        if visit is not None:
+            run = _result(script, customers, reconcile(book, folder, faults.poisoned))
+            await visit(run, services, server)
+            return run
         say("Close the shop")
-    if stay is None:
-        result = reconcile(book, folder, faults.poisoned)  # once more, now that all have stopped
-    return Run(script.begin, customers.calls, faults, script.held, services.seen("duplicates"), services.seen("parked"), result)
+    return _result(script, customers, reconcile(book, folder, faults.poisoned))
+
+
+def _result(script: Script, customers: Customers, result: Reconciliation) -> Run:
+    services = script.services
+    return Run(script.begin, customers.calls, script.faults, script.held, services.seen("duplicates"), services.seen("parked"), result)
 
 
 @dataclass(slots=True)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
 import signal
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from examples.shop.demo.show import say
@@ -18,6 +22,7 @@ __all__ = ["lines", "stay_open"]
 
 def lines(services: Fleet, server: EmbeddedServer) -> list[str]:
     """Return command lines that work as they stand while the shop is open."""
+    folder, linkspan = shlex.quote(str(services["orders"].folder)), shlex.quote(os.path.relpath(Path(sys.executable).with_name("linkspan")))
     front, orders = services["storefront"].address, services["orders"].address
     post = "curl -sS -H 'content-type: application/json' -d"
     order = '{"orderId":"900001","customer":"12346","lines":[{"sku":"85123A","pieces":6,"cents":"255"}]}'
@@ -28,8 +33,8 @@ def lines(services: Fleet, server: EmbeddedServer) -> list[str]:
         f"{post} '{goods}' {front}/shop.storefront.v1.Storefront/ReturnGoods",
         f"""{post} '{{"orderId":"900001"}}' {orders}/shop.orders.v1.Orders/GetOrder""",
         *cli_line(server),
-        f"LINKSPAN_DATA={services['orders'].folder} linkspan dead list examples.shop.app:app --service payments",
-        f"LINKSPAN_DATA={services['orders'].folder} linkspan outbox status examples.shop.app:app",
+        f"LINKSPAN_DATA={folder} {linkspan} dead list examples.shop.app:app --service payments",
+        f"LINKSPAN_DATA={folder} {linkspan} outbox status examples.shop.app:app",
     ]
 
 
