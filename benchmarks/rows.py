@@ -229,10 +229,10 @@ def end_to_end(producer: Worker, reader: Worker, work: tuple[str, dict[str, Any]
         reader.ask("expect", skip=0, measured=number, total=number, pids={})
         meter = Meter(pids)
         meter.start()
-        producer.tell(verb, operations=number, **arguments)
-        reader.ask("result", timeout=40)
+        reader.tell("result")
+        producer.ask(verb, operations=number, **arguments)
+        reader.hear()
         answer = meter.stop(number)
-        producer.hear()
     return Sample.of(answer)
 
 

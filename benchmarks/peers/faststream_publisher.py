@@ -21,7 +21,8 @@ def publish_one(broker: NatsBroker, topic: str) -> Callable[[int], Awaitable[Any
     """Give the operation that is measured: build a typed event, publish it, await the ack."""
 
     async def operation(number: int) -> None:
-        await broker.publish(OrderPlaced(**ROWS[number % payload.VARIETY]), topic, stream=topic)
+        # Its default timeout of 0.5 s fails publishes on a busy machine.
+        await broker.publish(OrderPlaced(**ROWS[number % payload.VARIETY]), topic, stream=topic, timeout=30.0)
 
     return operation
 
