@@ -55,7 +55,6 @@ class Limits:
     backoff: float = 0.1
     parked: tuple[float, ...] = (10.0, 20.0, 30.0)
     max_age: float = 86_400.0
-    deliveries: int = 5
     timeout: float = 30.0
 
 
@@ -294,10 +293,6 @@ class Consumer:
             _log.info("A message expired before it was handled.", extra=self._fields(work))
             self._finish(work)
             return False
-        if work.tries == 0 and work.delivery.attempt > self._limits.deliveries:
-            text = f"It was delivered {work.delivery.attempt} times without an end."
-            self._hold(work, LetterState.PARKED, Error(Code.UNKNOWN, text))
-            return False
         return True
 
     def _ours(self, work: Work) -> bool:
@@ -375,12 +370,13 @@ class Consumer:
         if duplicate:
             self.counts.duplicates += 1
             if work.letter is not None:
-                self._holding.drop(work)
+                self._holding.drop(self, work, work.letter)
                 return
         work.delivery.ack()
-        self._release(work)
+        self.release(work)
 
-    def _release(self, work: Work) -> None:
+    def release(self, work: Work) -> None:
+        """Let go of a message that has its end, and let the next one of its key start."""
         self._in_hand.discard(work)
         work.started = 0.0
         self._check_drained()

@@ -37,7 +37,7 @@ STORE_RETRY = 0.5
 
 @dataclass(slots=True)
 class _Key:
-    """A held key. `version` counts arrivals, so that a look at the table knows whether it is still true."""
+    """A held key. `version` counts what happens to it, so that a look at the table knows whether it is still true."""
 
     version: int = 0
     pending: int = 0
@@ -171,23 +171,20 @@ class Holding:
 
     # --- out ---
 
-    def drop(self, work: Work) -> None:
+    def drop(self, consumer: Consumer, work: Work, letter: Letter) -> None:
         """Remove a letter whose message turned out to be handled already."""
-        if work.letter is None:
-            return
         unit = self._home.unit()
-        unit.tag = work
+        unit.tag = (consumer, work)
         unit.settled = self._dropped
-        self._store.remove_letter(unit, work.letter.position)
+        self._store.remove_letter(unit, letter.position)
         self._store.submit(unit)
 
     def _dropped(self, unit: Unit) -> None:
-        work: Work = unit.tag
-        key = self._keys.get((work.delivery.topic.removeprefix(self._place("")), work.key))
+        consumer, work = unit.tag
+        key = self._keys.get((consumer.topic, work.key))
         if key is not None and unit.outcome is Outcome.FAILED:
             key.stuck = True
-        if work.done is not None:
-            work.done(work)
+        consumer.release(work)
 
     def _tick(self) -> None:
         if not self._keys:
@@ -209,7 +206,9 @@ class Holding:
                 if key and (self._place(topic), name) not in there and key.version == version and not key.pending and not key.running:
                     del self._keys[topic, name]
             for letter in await self._store.heads(self._clock.now(), AT_ONCE):
-                self._start(letter)
+                key = self._keys.get((letter.topic.removeprefix(self._place("")), letter.key))
+                if key is not None and key.version == versions.get((letter.topic.removeprefix(self._place("")), letter.key)):
+                    self._start(letter)
         except Error as error:
             _log.warning("Looking for due letters failed; will try again.", extra={"service": self._home.name, "code": error.code.value})
         self._next_tick()
@@ -229,6 +228,7 @@ class Holding:
 
     def _ran(self, topic: str, key: _Key, work: Work) -> None:
         key.running = False
+        key.version += 1
         self._home.runtime.reached("letter.run.after")
         if not key.stuck and not self._closed:
             self._spawn(self._advance(topic, work.key, key))
