@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run = uvloop.run(run_shop(book, folder, options.seed, visit))
             if visit is None:
                 _tell(run, book, folder, options)
-            return _verdict(run, folder)
+            return exit_code(run, folder)
     except (OrdersFileError, RuntimeError) as error:
         print(f"shop: {error}", file=sys.stderr)
         return 2
@@ -104,11 +104,12 @@ def _tell(run: Run, book: OrderBook, folder: Path, options: argparse.Namespace) 
         options.report.write_text(json.dumps(report(run), indent=2) + "\n", encoding="utf-8")
 
 
-def _verdict(run: Run, folder: Path) -> int:
+def exit_code(run: Run, folder: Path, kept_in: Path | None = None) -> int:
+    """Return 0 when everything adds up; else keep the databases and logs for whoever looks into it, and return 1."""
     if run.result.reconciled:
         return 0
-    kept = Path(tempfile.mkdtemp(prefix="linkspan-shop-failed-"))
-    shutil.copytree(folder, kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run"))
+    kept = kept_in or Path(tempfile.mkdtemp(prefix="linkspan-shop-failed-"))
+    shutil.copytree(folder, kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run", kept.name))
     print(f"    databases and logs kept in {kept}")
     return 1
 
