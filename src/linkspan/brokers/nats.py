@@ -40,6 +40,7 @@ PUBLISH_TIMEOUT = 5.0
 MIN_BATCH, MAX_BATCH = 2, 1000
 _NOBODY: tuple[asyncio.Future[None] | None, str] = (None, "")
 _FRAME = len(b"NATS/1.0\r\n\r\n")
+_STUCK = 30.0
 _CLOSE_LIMIT = 2.0
 _SWEEP = 0.5
 _STREAM_FULL = 10077
@@ -155,6 +156,9 @@ class NatsBroker:
                 reconnected_cb=self._on_reconnected,
                 closed_cb=closed,
             )
+        except asyncio.CancelledError:
+            await client.close()
+            raise
         except (NatsError, OSError, TimeoutError) as error:
             if _AUTHORIZATION in f"{self._last_error} {error}".lower():
                 raise SetupError("The NATS server refused the login: check user, password or credentials.") from error
@@ -210,10 +214,18 @@ class NatsBroker:
         logger.info("nats connection reported an error", extra={"reason": str(error) or type(error).__name__})
 
     async def _on_disconnected(self) -> None:
+        for subscription in self._subscriptions:
+            subscription.suspend()
         if self._link is not None:
             self._link.drop()
             self._lost, self._link = self._link, None
+            self.runtime.clock.call_later(_STUCK, self._give_up, self._client)
         self._fail("The connection to NATS was lost: send the message again with the same id.")
+
+    def _give_up(self, client: Client | None) -> None:
+        """Replace a client that has not come back for long: its reconnecting may have died."""
+        if client is not None and client is self._client and self._link is None and not client.is_closed:
+            self._revival = asyncio.get_running_loop().create_task(client.close(), name="linkspan nats give up")
 
     async def _on_reconnected(self) -> None:
         if self._client is not None:

@@ -16,6 +16,7 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+from nats.errors import Error as NatsError
 
 from linkspan.brokers.nats_admin import consumer_of, stream_of
 from linkspan.errors import Code, Error
@@ -110,6 +111,14 @@ def _block(raw: bytes) -> bytes:
     return raw[start:-2]
 
 
+class _NotYet:
+    async def close(self) -> None:
+        """Close nothing."""
+
+
+_NOT_YET = _NotYet()
+
+
 class _Generation:
     """One start of a subscription: its inbox, its pulls and what it has in hand."""
 
@@ -117,7 +126,7 @@ class _Generation:
         self.topic = subscription.topic
         self.link = link
         self.inbox = inbox
-        self.listener: Listener | None = None
+        self.listener: Listener = _NOT_YET
         self.taking = True
         self.outstanding = 0
         self.unsettled = 0
@@ -220,11 +229,15 @@ class PullSubscription:
         if self._stopped:
             return
         logger.info("nats subscription starts again", extra={"topic": self.topic, "group": self.group, "reason": reason})
-        if self.current is not None:
-            self.current.taking = False
+        self.suspend()
         self._again = True
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._restart(), name="linkspan nats restart")
+
+    def suspend(self) -> None:
+        """Take nothing and ask for nothing until `restart`: the connection is lost, and newer messages must not pass older ones."""
+        if self.current is not None:
+            self.current.taking = False
 
     async def stop(self) -> None:
         """Take no more."""
@@ -233,10 +246,9 @@ class PullSubscription:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+        self.suspend()
         if self.current is not None:
-            self.current.taking = False
-            if self.current.listener is not None:
-                await self.current.listener.close()
+            await self.current.listener.close()
         self._channel.forget(self)
 
     def late_ack(self, reply: bytes) -> None:
@@ -261,18 +273,19 @@ class PullSubscription:
         self._task = None
 
     async def _begin(self) -> None:
-        previous = self.current
-        if previous is not None:
-            previous.taking = False
-            if previous.listener is not None:
-                await previous.listener.close()
+        self.suspend()
+        if self.current is not None:
+            await self.current.listener.close()
         link = self._channel.link
         if link is None:
             raise Error(Code.UNAVAILABLE, "The NATS server is not connected: the subscription starts when it is back.")
         generation = _Generation(self, link, self._channel.inbox())
-        generation.listener = await link.listen(f"{generation.inbox}.*", generation.receive)
         try:
+            generation.listener = await link.listen(f"{generation.inbox}.*", generation.receive)
             await self._channel.admin.reset(stream_of(self.topic), consumer_of(self.group))
+        except NatsError as error:
+            text = f"The connection was lost while group '{self.group}' started ({type(error).__name__}): subscribe again."
+            raise Error(Code.UNAVAILABLE, text) from error
         except BaseException:
             await generation.listener.close()
             raise

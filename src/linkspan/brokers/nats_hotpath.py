@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
 from nats.aio.transport import TcpTransport
+from nats.errors import Error as NatsError, ProtocolError
 from nats.protocol.parser import Parser
 
 from linkspan.brokers.nats_link import MAX_UNSENT
@@ -69,14 +70,24 @@ class _HotParser(Parser):
 
     def reset(self) -> None:
         """Forget a half-read frame; nats-py calls this when a connection is lost."""
-        super().reset()
+        cast("Any", super()).reset()  # untyped in nats-py
         self._rest = b""
         self._need = 0
         self._chunks = []
         self._epoch += 1
 
+    def take_over(self, parser: Parser) -> None:
+        """Go on where nats-py's own parser stands: between frames, maybe in the middle of a control line."""
+        self._rest = bytes(parser.buf)
+
     async def parse(self, data: bytes = b"") -> None:
-        """Read what the server sent."""
+        """Read what the server sent. Raises `ProtocolError` on what is not NATS: nats-py connects again then."""
+        try:
+            await self._parse(data)
+        except (ValueError, IndexError) as error:
+            raise ProtocolError from error
+
+    async def _parse(self, data: bytes) -> None:
         if self._need:  # in the middle of a large frame: collect, so that it is copied once
             self._chunks.append(data)
             self._need -= len(data)
@@ -131,6 +142,7 @@ class HotLink:
     def __init__(self, client: Client) -> None:
         self._client: Any = client
         self._parser = _HotParser(client)
+        self._parser.take_over(self._client._ps)
         self._client._ps = self._parser
         self._loop = asyncio.get_running_loop()
         self._out: list[bytes] = []
@@ -223,8 +235,9 @@ class _HotListener:
             if not self._client.is_closed:
                 await subscription.unsubscribe()
                 if self._client.is_connected:
-                    await self._link.flush()
-        except Exception as error:  # noqa: BLE001
+                    await self._link.flush()  # nats-py writes its ping past what waits to be written,
+                    await self._link.flush()  # so that only a second one comes behind the goodbye
+        except (NatsError, OSError, TimeoutError) as error:
             logger.info("nats inbox not closed in order", extra={"reason": type(error).__name__})
         finally:
             self._link.release(self._sid)
