@@ -290,7 +290,7 @@ def query(bench: Bench) -> list[Entry]:
     """Ask one small question, 64 callers: our server and client against grpcio.aio's."""
     theirs, mine = bench.worker("peers.grpc_server"), bench.worker("ours.query_server")
     peer = Pair(theirs, theirs.ask("start")["port"], bench.worker("peers.grpc_client"))
-    ours = Pair(mine, mine.ask("start")["port"], bench.worker("ours.query_client"))
+    ours = Pair(mine, mine.ask("start", directory=str(bench.scratch / "query"))["port"], bench.worker("ours.query_client"))
     count = bench.effort.count
     samples = bench.compare([Side("grpcio.aio", lambda: peer.round(count(6_000))), Side("Linkspan", lambda: ours.round(count(20_000)))])
     settings = {"ours": OURS, "peer": peers.GRPC}
@@ -306,7 +306,7 @@ def query(bench: Bench) -> list[Entry]:
 def overhead(bench: Bench) -> list[Entry]:
     """Change one end at a time from bare connectrpc to Linkspan and see what that end then costs."""
     mine, bare = bench.worker("ours.query_server"), bench.worker("ours.bare_server")
-    my_port, bare_port = mine.ask("start")["port"], bare.ask("start")["port"]
+    my_port, bare_port = mine.ask("start", directory=str(bench.scratch / "query"))["port"], bare.ask("start")["port"]
     my_client, bare_client = bench.worker("ours.query_client"), bench.worker("ours.bare_client")
     both, server_bare, client_bare = Pair(mine, my_port, my_client), Pair(bare, bare_port, my_client), Pair(mine, my_port, bare_client)
     # A difference of two noisy figures: twice the rounds, half as long.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from typing import Any
 
 from benchmarks import worker
@@ -16,10 +15,9 @@ class Server:
     def __init__(self) -> None:
         self._app: App | None = None
 
-    async def start(self) -> dict[str, Any]:
+    async def start(self, directory: str) -> dict[str, Any]:
         """Listen on a free port of the loopback interface; the query needs no broker, so a memory one stands in."""
-        data = tempfile.mkdtemp(prefix="linkspan-bench-query-")
-        self._app = App(orders, broker="memory://", http="127.0.0.1:0", data=data)
+        self._app = App(orders, broker="memory://", http="127.0.0.1:0", data=directory)
         await self._app.start()
         return {"port": int(self._app.address.rpartition(":")[2])}
 
