@@ -54,6 +54,17 @@ async def failing(done: Settled, store: SqliteStore, *units: Unit) -> None:
     assert {unit.error.code for unit in units if unit.error} == {Code.UNAVAILABLE}
 
 
+def may_write(store: SqliteStore) -> bool:
+    other = sqlite3.connect(store.path, isolation_level=None, timeout=0.0)
+    try:
+        other.execute("begin immediate")
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        other.close()
+    return True
+
+
 def largest(place: Path) -> int:
     return max(path.stat().st_size for path in place.iterdir())
 
@@ -151,6 +162,21 @@ async def test_lock_beyond_the_wait_fails_the_group_at_once(tmp_path: Path) -> N
             assert await store.read("select count(*) from effect") == [(0,)]
         await done.submit(store, *(done.unit(("s", str(n)), [(INSERT, (str(n), 1))]) for n in range(3)))
         assert await effects(store) == ["0", "1", "2"]
+
+
+async def test_failures_leave_the_file_free_for_others(tmp_path: Path) -> None:
+    """What failed must not keep the write lock until the next unit comes."""
+    done = Settled()
+    async with store_at(tmp_path) as store:
+        await done.submit(store, done.unit(statements=[(INSERT, ("a", None))]))
+        assert may_write(store)
+        unit = done.unit()
+        session = await opened(store.begin(unit))
+        unit.statements.append((INSERT, ("a", None)))
+        assert await code_of(session.commit()) is Code.FAILED_PRECONDITION
+        assert may_write(store)
+        assert await code_of(store.begin(done.unit(statements=[(INSERT, ("a", None))]))) is Code.FAILED_PRECONDITION
+        assert may_write(store)
 
 
 async def test_reads_go_on_under_a_lock(tmp_path: Path) -> None:
