@@ -115,7 +115,8 @@ async def test_timeout_block_around_a_call_raises_timeout_error() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await get(channel, "wait")
-        await shop.cancelled.wait()  # the caller went away
+        async with asyncio.timeout(2):  # less than the call's deadline
+            await shop.cancelled.wait()
 
 
 async def test_cancelled_call_is_cancelled_and_closes_its_connection() -> None:
@@ -126,7 +127,8 @@ async def test_cancelled_call_is_cancelled_and_closes_its_connection() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert task.cancelled()
-        await shop.cancelled.wait()
+        async with asyncio.timeout(2):  # less than the call's deadline
+            await shop.cancelled.wait()
         assert await get(channel) == Order(order_id="7", quantity=3)
         assert shop.inbound[0].peer != shop.inbound[1].peer
 

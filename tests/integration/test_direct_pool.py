@@ -62,6 +62,16 @@ async def test_deadline_ends_a_call_that_waits_for_a_connection() -> None:
         assert len(shop.inbound) == 1
 
 
+async def test_deadline_ends_a_call_to_a_peer_that_keeps_silent() -> None:
+    async with answering() as peer, channel_to(peer.address) as channel:
+        calls = [asyncio.create_task(get(channel, timeout=timeout)) for timeout in (30, 0.08, 0.04)]
+        done, _ = await asyncio.wait(calls[1:], timeout=5)
+        assert {getattr(call.exception(), "code", None) for call in done} == {Code.DEADLINE_EXCEEDED}
+        assert len(done) == 2
+        assert not calls[0].done()
+        calls[0].cancel()
+
+
 async def test_cancelled_waiting_call_leaves_the_queue() -> None:
     async with serving() as (shop, server), channel_to(server.address, pool=PoolLimits(max_connections=1)) as channel:
         first = asyncio.create_task(get(channel, "wait"))

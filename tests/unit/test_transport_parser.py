@@ -131,3 +131,22 @@ def test_answer_above_the_limits_is_cut_while_reading(data: bytes) -> None:
     result = asyncio.run(feed(cut(data, list(range(0, len(data), 100)))))
     assert isinstance(result, Error)
     assert result.code is Code.RESOURCE_EXHAUSTED
+
+
+async def test_call_cancelled_while_it_is_handed_a_connection_gives_it_back() -> None:
+    pool = Pool(parse_address("http://peer"), clock=CLOCK, limits=PoolLimits(max_connections=1), max_bytes=1000, tls=None)
+    connection, wire = Connection(pool), Wire()
+    connection.connection_made(wire)  # type: ignore[arg-type]
+    pool._all.add(connection)
+    waiting = asyncio.create_task(pool.send(b"request", 1e12))
+    await asyncio.sleep(0)
+    pool.release(connection)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert pool._idle == [connection]
+    assert not wire.written
+    connection.connection_lost(None)
+    await pool.aclose()
+    wire.socket.close()
+    wire.other.close()

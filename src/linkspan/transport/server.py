@@ -158,7 +158,7 @@ class DirectServer:
             left = context.timeout_ms
             if left is not None and left <= 0:
                 raise ConnectError(WireCode.DEADLINE_EXCEEDED, f"'{operation.path}' got the request after its deadline: give it more time.")
-            inbound = Inbound(dict(context.request_headers), None if left is None else left / 1000, context.client_address or "")
+            inbound = Inbound(dict(context.request_headers.items()), None if left is None else left / 1000, context.client_address or "")
             try:
                 response = await serve(request, inbound)
                 if not isinstance(response, response_type):
@@ -193,7 +193,10 @@ class _Connect(ConnectASGIApplication[None]):
 
     def __init__(self, endpoints: Mapping[str, WireEndpoint[Any, Any]], max_message_bytes: int, unwritable: Unwritable) -> None:
         self.paths = frozenset(endpoints)
-        endpoints_of: Any = lambda _: endpoints  # noqa: E731 - connectrpc asks for a function of the service, which we do not use
+
+        def endpoints_of(_service: None) -> Any:
+            return endpoints
+
         super().__init__(  # pyright: ignore[reportUnknownMemberType] # connectrpc's own generics are partial
             service=None,
             endpoints=endpoints_of,
