@@ -10,12 +10,15 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from linkspan import Client, Error, deadletter
 from linkspan.runtime import system
+from linkspan.stores import sqlite
+from linkspan.stores.sqlite_file import SqliteLimits
 from linkspan.testing.crash import CrashPoint, Recorder, crash_at
 from linkspan.testing.history import Entry, History, Kind
 from tests.crash.crash_app import Orders, Place, make_app
@@ -48,11 +51,16 @@ class Settings:
     broker: str
     port: int
     lanes: tuple[Lane, ...]
+    pages: int = 0
+    """The most pages that a first ledger's database may have: a full disk that a restart finds larger."""
 
 
 def serve(settings: Settings, name: str, crash: str) -> None:
     """Run one service until SIGTERM, or until its crash point."""
+    first = not (settings.folder / f"{name}.log").exists()
     reached = _child(settings, name, crash)
+    if first and settings.pages and name == "ledger":
+        sqlite.SqliteLimits = partial(SqliteLimits, pages=settings.pages)  # type: ignore[misc]  # a smaller disk
     deadletter.TICK = 0.1  # the looks of a second would make up most of a run
     app = make_app(settings.folder, settings.broker, f"127.0.0.1:{settings.port if name == 'orders' else 0}", runtime=system(reached))
     _run(app.run([name]), settings, name, reached)

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import nats
 
 from linkspan.brokers.embedded import embedded_nats
+from linkspan.brokers.watchdog import State
 from linkspan.ports import LetterState
 from linkspan.runtime import system
 from linkspan.stores import open_store
@@ -27,7 +28,7 @@ from tests.crash.children import Lane, Settings, drive, serve
 from tests.crash.crash_app import GROUPS, HOPS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from linkspan.brokers.embedded import EmbeddedServer
@@ -63,7 +64,7 @@ class Run:
     """One system in one folder: a NATS server of its own, two services, a driver."""
 
     def __init__(
-        self, folder: Path, lanes: Sequence[Lane] = WORKLOAD, *, crash: Mapping[str, str] | None = None, limit: float = 45.0
+        self, folder: Path, lanes: Sequence[Lane] = WORKLOAD, *, crash: Mapping[str, str] | None = None, limit: float = 45.0, pages: int = 0
     ) -> None:
         self.folder = folder
         self.crash = dict(crash or {})
@@ -73,6 +74,7 @@ class Run:
         self.driven = False
         self._lanes = tuple(lanes)
         self._limit = limit
+        self._pages = pages
         self._processes: dict[str, multiprocessing.process.BaseProcess] = {}
         self._held_down: set[str] = set()
         self._watcher: asyncio.Task[None] | None = None
@@ -88,7 +90,7 @@ class Run:
         async with embedded_nats(self.folder / "nats") as server:
             self.server = server
             url = server.url.replace("://", f"://{quote(server.user)}:{quote(server.password)}@")
-            self.settings = Settings(self.folder, url, _free_port(), self._lanes)
+            self.settings = Settings(self.folder, url, _free_port(), self._lanes, self._pages)
             self.nats = await nats.connect(
                 server.url, user=server.user, password=server.password, max_reconnect_attempts=-1, error_cb=_ignore
             )
@@ -125,6 +127,17 @@ class Run:
             self._held_down.add(name)
         self._processes[name].kill()
 
+    def pid(self, name: str) -> int:
+        """Return a process's id."""
+        found = self._processes[name].pid
+        assert found is not None
+        return found
+
+    def started_once(self, name: str) -> bool:
+        """Tell whether a service has come up."""
+        log = self.folder / f"{name}.log"
+        return log.exists() and "Running." in log.read_text(encoding="utf-8")
+
     async def terminate(self, name: str) -> int:
         """Send SIGTERM and return the exit code."""
         self._held_down.add(name)
@@ -141,38 +154,80 @@ class Run:
                 if name == "driver" and process.exitcode == 0:
                     self.driven = True
                     continue
-                self.outcome.deaths.append((name, process.exitcode))
-                if process.exitcode not in CRASHED:
-                    tail = (self.folder / f"{name}.log").read_text("utf-8", "replace")[-4000:]
-                    raise AssertionError(f"Process '{name}' ended with {process.exitcode}:\n{tail}")
-                self.start(name)
+                self._again(name, process.exitcode)
                 break
             await asyncio.sleep(0.02)
+
+    def kill_server(self) -> int:
+        """Send SIGKILL to nats-server, which its watchdog starts again; return the process id it had."""
+        pid: int = State.parse((self.folder / "nats" / "run" / "state.json").read_text(encoding="utf-8")).server
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    # --- the broker
+
+    async def append(self, topic: str, name: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Publish as a foreign program would; raises when it is not stored."""
+        await self.nats.jetstream().publish(f"{topic}.{name}.0", data, headers=dict(headers or {}))
+
+    async def publish_again(self, topic: str) -> int:
+        """Publish everything that a topic holds once more, past the broker's own recognition of duplicates."""
+        stream, stored = self.nats.jetstream(), topic.replace(".", "_")
+        last = (await stream.stream_info(stored)).state.last_seq
+        for sequence in range(1, last + 1):
+            message = await stream.get_msg(stored, sequence)
+            headers = {name: value for name, value in (message.headers or {}).items() if not name.startswith("Nats-")}
+            await self.nats.publish(str(message.subject), message.data or b"", headers=headers)
+        await self.nats.flush()
+        return last
+
+    def _again(self, name: str, code: int) -> None:
+        """Start again what was killed, and what met no broker when it came up, as any supervisor of processes would."""
+        tail = (self.folder / f"{name}.log").read_text("utf-8", "replace")[-4000:]
+        if code in CRASHED:
+            self.outcome.deaths.append((name, code))
+        elif code != 1 or "Error: unavailable" not in tail.rpartition("Traceback")[2]:
+            raise AssertionError(f"Process '{name}' ended with {code}:\n{tail}")
+        self.start(name)
 
     # --- the end
 
     async def finish(self) -> Outcome:
         """Wait until everything has been asked for and nothing moves, redriving what is dead; then check."""
-        limit = time.monotonic() + self._limit
-        quiet = 0
-        while quiet < 2:
-            if self._watcher is not None and self._watcher.done():
-                self._watcher.result()
-            if time.monotonic() > limit:
-                self.outcome.violations.append(Violation("stuck", "", "", await self.state()))
-                break
-            quiet = quiet + 1 if self.driven and await self.quiet() else 0
-            await asyncio.sleep(0.03)
+        try:
+            await self.until(self._over, limit=self._limit)
+        except TimeoutError:
+            self.outcome.violations.append(Violation("stuck", "", "", await self.state()))
         self.verify()
         return self.outcome
 
+    async def _over(self) -> bool:
+        return self.driven and await self.quiet() and await self.quiet()
+
+    async def until(self, true: Callable[[], bool | Awaitable[bool]], *, limit: float = 20.0) -> None:
+        """Look again and again until something is true; raises TimeoutError."""
+        end = time.monotonic() + limit
+        while True:
+            if self._watcher is not None and self._watcher.done():
+                self._watcher.result()
+            found = true()
+            if found if isinstance(found, bool) else await found:
+                return
+            if time.monotonic() > end:
+                raise TimeoutError
+            await asyncio.sleep(0.03)
+
     async def quiet(self) -> bool:
-        """Tell whether nothing is under way, asked from upstream to downstream; redrive the dead when only they are left."""
+        """Tell whether nothing is under way; redrive the dead when only they are left."""
+        return await self.delivered() and not await self._held()
+
+    async def delivered(self) -> bool:
+        """Tell whether every message has reached its consumer's database."""
         try:
             for topic, group in GROUPS:
                 if await self.pending(topic, group):
                     return False
-            return self._rows("linkspan_outbox") == 0 and not await self._held()
+            return self._rows("linkspan_outbox") == 0
         except (sqlite3.OperationalError, nats.errors.Error, nats.js.errors.APIError):
             return False
 
@@ -253,11 +308,6 @@ class Run:
         """Return the points that a process passed until it ended in order."""
         found: dict[str, int] = json.loads((self.folder / f"{name}.points.json").read_text(encoding="utf-8"))
         return found
-
-
-def kill_server(server_pid: int) -> None:
-    """Kill a nats-server; its watchdog starts it again."""
-    os.kill(server_pid, signal.SIGKILL)
 
 
 def _free_port() -> int:
