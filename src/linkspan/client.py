@@ -80,7 +80,7 @@ class Sender:
                 text = f"Cannot publish '{cls.__name__}', which is no event: derive it from Event, or send a command."
                 raise Error(Code.INVALID_ARGUMENT, text)
         name = type_name(cls)
-        return self._outgoing(ctx, name, event_topic, package_of(cls), ctx.new_id(), message)
+        return self._outgoing(ctx, name, event_topic, package_of(cls), message)
 
     def command(self, ctx: Context, operation: Any, request: Any, key: str | None) -> Outgoing:
         """Make a durable command's message; a given `key` fixes its id, so that it has one effect however often it is sent."""
@@ -88,11 +88,13 @@ class Sender:
             raise Error(Code.INVALID_ARGUMENT, f"'{operation.full_name}' was given a {type(request).__name__}: send its own request.")
         if operation.kind != "command":
             raise Error(Code.INVALID_ARGUMENT, f"Cannot send '{operation.full_name}', which is a query: call it.")
-        id_ = ctx.new_id() if key is None else derived_id(key, operation.full_name, 0)
+        id_ = "" if key is None else derived_id(key, operation.full_name, 0)
         expires = envelopes.timestamp(self._clock.now() + operation.expires) if operation.expires else ""
-        return self._outgoing(ctx, operation.full_name, command_topic, operation.package, id_, request, expires)
+        return self._outgoing(ctx, operation.full_name, command_topic, operation.package, request, id_, expires)
 
-    def _outgoing(self, ctx: Context, name: str, topic: Any, package: str, id_: str, message: Any, expires: str = "") -> Outgoing:  # noqa: PLR0913, PLR0917 - private, one call each
+    def _outgoing(  # noqa: PLR0913, PLR0917 - private, one call each
+        self, ctx: Context, name: str, topic: Any, package: str, message: Any, id_: str = "", expires: str = ""
+    ) -> Outgoing:
         known = self._heads.get(name)
         if known is None:
             known = self._heads[name] = (topic(package), name.removeprefix(f"{package}."), envelopes.prefix(name, self.source))
@@ -103,6 +105,7 @@ class Sender:
             data = message.to_binary()
         except Exception as error:
             raise Error(Code.INVALID_ARGUMENT, f"'{name}' cannot be encoded ({type(error).__name__}): check its fields' types.") from error
+        id_ = id_ or ctx.message_id()
         envelope = Envelope(id_, self.source, name, key, ctx.trace, self._time(), ctx.correlation, ctx.id, expires)
         headers = envelopes.render(known[2], envelope)
         if len(data) + len(headers) > MAX_MESSAGE:
@@ -264,6 +267,7 @@ class Client:
 
     def _origin(self, operation: str) -> Context:
         ctx = Context(self, operation, self.runtime.ids.new())
+        ctx.is_origin = True
         ctx.trace = new_trace(self.runtime.ids)
         return ctx
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from linkspan import envelope as envelopes
 from linkspan.context import Context, Duplicate
@@ -22,10 +23,10 @@ from linkspan.errors import Code, Error
 from linkspan.inbox import claim
 from linkspan.path import Path
 from linkspan.ports import LetterState, Outcome
-from linkspan.work import Work, as_error, frames, isolated, letter_work, unreadable
+from linkspan.work import Work, as_error, frames, letter_work, resumed, unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from linkspan.context import Home, Transaction
     from linkspan.deadletter import Holding
@@ -219,7 +220,9 @@ class Consumer:
                 self._wake()
             self._workers[task] = work
             try:
-                await self._handle(work)
+                rest = self._begin(work)
+                if rest is not None:
+                    await rest
             except asyncio.CancelledError:
                 if task not in self._timed_out:
                     raise
@@ -232,36 +235,59 @@ class Consumer:
             if count % SLICE == 0:
                 await asyncio.sleep(0)
 
-    async def _handle(self, work: Work) -> None:
+    def _begin(self, work: Work) -> Coroutine[Any, Any, None] | None:  # noqa: PLR0911 - one way out for each thing that may be wrong
+        """Take a message as far as it goes without waiting; the rest, if any, is for the worker to await.
+
+        Most handlers only compute and record: they end here, and their message costs no coroutine but their own.
+        """
         if work.error is not None:
             self._dead(work, work.error)
-            return
+            return None
         binding = self._bindings.get(work.envelope.type)
         if binding is None and work.letter is None and not self._ours(work):
             self.counts.skipped += 1  # before anything is held: nobody here waits for it, and no key has to
             self._finish(work)
-            return
+            return None
         if work.letter is None and not self._may_start(work):
-            return
+            return None
         if binding is None:
             text = f"There is no handler for '{work.envelope.type}' here: deploy it, then redrive."
             self._dead(work, Error(Code.UNIMPLEMENTED, text))
-            return
+            return None
         if self._relay.full:
-            await self._relay.room()
+            return self._begin_later(work)
         try:
             request = binding.decode(work.delivery.data, work.envelope.content_type)
         except Error as error:
             self._dead(work, error)
-            return
+            return None
         work.started = self._clock.monotonic()
-        await self._run(work, binding, self._context(work, binding), request)
+        return self._run(work, binding, self._context(work, binding), request)
 
-    async def _run(self, work: Work, binding: Binding, ctx: Context, request: Any) -> None:
+    async def _begin_later(self, work: Work) -> None:
+        await self._relay.room()
+        rest = self._begin(work)
+        if rest is not None:
+            await rest
+
+    def _run(self, work: Work, binding: Binding, ctx: Context, request: Any) -> Coroutine[Any, Any, None] | None:
         work.running = True
         self._reached("handler.run.before")
+        handling: Any = binding.handler(ctx, request)
+        run: Any = copy_context().run
         try:
-            await isolated(cast("Coroutine[Any, Any, Any]", binding.handler(ctx, request)))
+            waiting_for = run(handling.send, None)
+        except StopIteration:
+            return self._succeeded(work, binding, ctx)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
+            self._failed(work, self._handler_error(work, error))
+            return None
+        return self._go_on(work, binding, ctx, resumed(run, handling, waiting_for))
+
+    async def _go_on(self, work: Work, binding: Binding, ctx: Context, handling: Awaitable[Any]) -> None:
+        """Wait for a handler that waits for something."""
+        try:
+            await handling
         except Duplicate:
             self._finish(work, duplicate=True)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
@@ -271,13 +297,18 @@ class Consumer:
             await self._rollback(ctx)
             raise
         else:
-            work.running = False
-            self._reached("handler.run.after")
-            tx = ctx.used_tx
-            if tx is not None and tx.session is not None:
-                await self._commit_session(work, tx)
-            else:
-                self._commit(work, binding, tx)
+            rest = self._succeeded(work, binding, ctx)
+            if rest is not None:
+                await rest
+
+    def _succeeded(self, work: Work, binding: Binding, ctx: Context) -> Coroutine[Any, Any, None] | None:
+        work.running = False
+        self._reached("handler.run.after")
+        tx = ctx.used_tx
+        if tx is not None and tx.session is not None:
+            return self._commit_session(work, tx)
+        self._commit(work, binding, tx)
+        return None
 
     def _may_start(self, work: Work) -> bool:
         envelope = work.envelope
@@ -379,7 +410,8 @@ class Consumer:
         """Let go of a message that has its end, and let the next one of its key start."""
         self._in_hand.discard(work)
         work.started = 0.0
-        self._check_drained()
+        if self._drained is not None:
+            self._check_drained()
         if work.done is not None:
             work.done(work)
             return

@@ -125,6 +125,7 @@ class Context:
         "deadline",
         "home",
         "id",
+        "is_origin",
         "key",
         "operation",
         "path",
@@ -139,6 +140,7 @@ class Context:
         self.id = id
         self.key = id
         self.read_only = read_only
+        self.is_origin = False
         self.correlation = id
         self.trace = ""
         self.caller = ""
@@ -179,6 +181,10 @@ class Context:
         """Return an id that a retry of this handler gets again: derived from the request's id and how many were asked before."""
         self._ordinal += 1
         return derived_id(self.key, self.operation, self._ordinal)
+
+    def message_id(self) -> str:
+        """Return the id of the next message: where a context stands for one message alone, that is its own."""
+        return self.id if self.is_origin else self.new_id()
 
     def resource(self, kind: type[R]) -> R:
         """Return what the service's lifespan provides of this type."""

@@ -63,9 +63,11 @@ def lane_of(key: str) -> int:
 
 def encode_value(value: str) -> str:
     """Percent-encode an attribute value (CloudEvents NATS binding §3.1.3.2); plain ASCII passes as it is."""
-    if value.isascii() and value.isprintable() and not (" " in value or '"' in value or "%" in value):
-        return value
-    return quote(value, safe=_SAFE)
+    return value if _is_plain(value) else quote(value, safe=_SAFE)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and not (" " in text or '"' in text or "%" in text)
 
 
 def timestamp(now: float) -> str:
@@ -81,10 +83,12 @@ def prefix(type_name: str, source: str, content_type: str = PROTOBUF) -> str:
 def render(head: str, envelope: Envelope) -> bytes:
     """Write the canonical block behind a `prefix`; the sequence is left to the broker's adapter."""
     expires = f"ce-expirytime: {envelope.expires}\r\n" if envelope.expires else ""
+    id_, key, correlation, causation = envelope.id, envelope.key, envelope.correlation, envelope.causation
+    if not _is_plain(f"{id_}{key}{correlation}{causation}"):
+        id_, key, correlation, causation = map(encode_value, (id_, key, correlation, causation))
     return (
-        f"{head}ce-id: {encode_value(envelope.id)}\r\nce-time: {envelope.time}\r\nce-partitionkey: {encode_value(envelope.key)}\r\n"
-        f"traceparent: {envelope.trace}\r\nce-correlationid: {encode_value(envelope.correlation)}\r\n"
-        f"ce-causationid: {encode_value(envelope.causation)}\r\n{expires}"
+        f"{head}ce-id: {id_}\r\nce-time: {envelope.time}\r\nce-partitionkey: {key}\r\ntraceparent: {envelope.trace}\r\n"
+        f"ce-correlationid: {correlation}\r\nce-causationid: {causation}\r\n{expires}"
     ).encode("ascii")
 
 

@@ -16,7 +16,11 @@ Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 
 
 class Middleware(Protocol):
-    """Wraps a handler: do something, `await call_next(ctx, request)` at most once, do something more."""
+    """Wraps a handler: do something, `await call_next(ctx, request)` at most once, do something more.
+
+    One that only looks at the context beforehand may also have a synchronous `before(ctx)` that does all it does;
+    neighbours of that kind are then called one after the other, without a coroutine each.
+    """
 
     async def __call__(self, ctx: Any, request: Any, call_next: Handler, /) -> Any:
         """Answer the request, or raise `Error`. `ctx.path` and `ctx.side` tell where it runs."""
@@ -25,10 +29,29 @@ class Middleware(Protocol):
 
 def compose(middleware: Sequence[Middleware], handler: Handler) -> Handler:
     """Fold middleware around a handler, the first outermost. Done once per operation, at start."""
+    first: list[Callable[[Any], None]] = []
     for layer in reversed(middleware):
-        handler = partial(_apply, layer, handler)
-    return handler
+        before: Callable[[Any], None] | None = getattr(layer, "before", None)
+        if before is not None:
+            first.insert(0, before)
+            continue
+        handler = partial(_apply, layer, _after(first, handler))
+        first = []
+    return _after(first, handler)
 
 
 def _apply(layer: Middleware, call_next: Handler, ctx: Any, request: Any) -> Awaitable[Any]:
     return layer(ctx, request, call_next)
+
+
+def _after(first: list[Callable[[Any], None]], handler: Handler) -> Handler:
+    if not first:
+        return handler
+    steps = tuple(first)
+
+    async def run(ctx: Any, request: Any) -> Any:
+        for step in steps:
+            step(ctx)
+        return await handler(ctx, request)
+
+    return run

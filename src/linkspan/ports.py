@@ -82,6 +82,10 @@ class Ids(Protocol):
         """Return 16 hex digits for a new trace span, never all zero (W3C Trace Context)."""
         ...
 
+    def trace(self) -> str:
+        """Return 32 hex digits for a new trace, never all zero."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -245,8 +249,8 @@ class Unit(msgspec.Struct, eq=False):
 
     settled: Callable[[Unit], None]
     inbox: tuple[str, str] | None = None
-    statements: list[tuple[str, Sequence[Value]]] = msgspec.field(default_factory=list[tuple[str, "Sequence[Value]"]])
-    messages: list[Outgoing] = msgspec.field(default_factory=list[Outgoing])
+    statements: list[tuple[str, Sequence[Value]]] = []  # msgspec copies it for each unit, faster than any factory
+    messages: list[Outgoing] = []
     outcome: Outcome | None = None
     error: Error | None = None
     tag: Any = None

@@ -43,13 +43,18 @@ class RandomIds:
 
     def new(self) -> str:
         """Return a new UUIDv7: 48 bits of milliseconds, 74 random bits."""
-        bits = self._bits(74)
-        text = f"{int(self._now() * 1000):012x}7{bits >> 62:03x}{0x8000000000000000 | (bits & 0x3FFFFFFFFFFFFFFF):016x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        bits, millis = self._bits(74), int(self._now() * 1000)
+        return (
+            f"{millis >> 16:08x}-{millis & 0xFFFF:04x}-7{bits >> 62:03x}-{0x8000 | (bits >> 48 & 0x3FFF):04x}-{bits & 0xFFFFFFFFFFFF:012x}"
+        )
 
     def span(self) -> str:
         """Return a W3C span id."""
         return f"{self._bits(64) | 1:016x}"
+
+    def trace(self) -> str:
+        """Return a W3C trace id."""
+        return f"{self._bits(128) | 1:032x}"
 
 
 def nowhere(_point: str) -> None:

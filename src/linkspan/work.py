@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextvars import copy_context
 from functools import partial
 from hashlib import blake2b
 from traceback import extract_tb
@@ -16,11 +15,11 @@ from linkspan.envelope import Envelope
 from linkspan.errors import Code, Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Generator
 
     from linkspan.ports import Delivery, Letter
 
-__all__ = ["FromStore", "Work", "as_error", "frames", "isolated", "letter_work", "unreadable"]
+__all__ = ["FromStore", "Work", "as_error", "frames", "letter_work", "resumed", "unreadable"]
 
 
 class Work(msgspec.Struct, eq=False):
@@ -93,15 +92,12 @@ def letter_work(letter: Letter) -> Work:
 
 
 @coroutine
-def isolated(work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Run a handler inside this worker's task but in a copy of its context, so that no message sees another's variables."""
-    run: Any = copy_context().run
-    step = partial(run, work.send, None)
+def resumed(run: Any, work: Any, waiting_for: Any) -> Generator[Any, Any, Any]:
+    """Drive a handler that has begun, and waits for something, to its end inside the current task.
+
+    `run` is the `run` of the context copy in which it began: no message sees another's context variables.
+    """
     while True:
-        try:
-            waiting_for = step()
-        except StopIteration as stop:
-            return stop.value
         try:
             value = yield waiting_for
         except GeneratorExit:
@@ -111,3 +107,7 @@ def isolated(work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
             step = partial(run, work.throw, error)
         else:
             step = partial(run, work.send, value)
+        try:
+            waiting_for = step()
+        except StopIteration as stop:
+            return stop.value

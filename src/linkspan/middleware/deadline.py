@@ -21,6 +21,10 @@ class Deadline:
 
     async def __call__(self, ctx: Context, request: Any, call_next: Handler, /) -> Any:
         """Check the clock, then go on."""
+        self.before(ctx)
+        return await call_next(ctx, request)
+
+    def before(self, ctx: Context) -> None:
+        """Check the clock."""
         if ctx.deadline <= ctx.home.runtime.clock.monotonic():
             raise Error(Code.DEADLINE_EXCEEDED, f"The deadline of '{ctx.operation}' passed before it began: give it more time.")
-        return await call_next(ctx, request)

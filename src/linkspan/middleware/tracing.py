@@ -17,26 +17,33 @@ _PARENT_SIZE = 55
 
 def new_trace(ids: Ids) -> str:
     """Return the traceparent of a new trace."""
-    return f"00-{ids.span()}{ids.span()}-{ids.span()}-01"
+    return f"00-{ids.trace()}-{ids.span()}-01"
 
 
 class Tracing:
     """Gives each request a span of its own under the caller's trace (https://www.w3.org/TR/trace-context/).
 
-    Without an OpenTelemetry SDK only the ids travel: nothing is recorded and nothing but two strings is made.
+    Without an OpenTelemetry SDK (looked for when the middleware is made) only the ids travel: nothing is recorded.
     """
+
+    def __init__(self) -> None:
+        self.before = None if "opentelemetry.sdk.trace" in sys.modules else self._travel
 
     async def __call__(self, ctx: Context, request: Any, call_next: Handler, /) -> Any:
         """Open a span, go on, close it."""
-        ids = ctx.home.runtime.ids
-        parent = ctx.trace
-        if len(parent) == _PARENT_SIZE and parent[35] == "-" == parent[52]:
-            ctx.trace = f"{parent[:36]}{ids.span()}{parent[52:]}"
-        else:
-            parent = ""
-            ctx.trace = new_trace(ids)
-        if "opentelemetry.sdk.trace" not in sys.modules:
+        parent = self._travel(ctx)
+        if self.before is not None:
             return await call_next(ctx, request)
         from linkspan.telemetry.spans import traced  # noqa: PLC0415 - costs nothing where no SDK is installed
 
         return await traced(ctx, parent, request, call_next)
+
+    def _travel(self, ctx: Context) -> str:
+        """Give the request a span id under its caller's trace; return the caller's traceparent, empty where there is none."""
+        ids = ctx.home.runtime.ids
+        parent = ctx.trace
+        if len(parent) == _PARENT_SIZE and parent[35] == "-" == parent[52]:
+            ctx.trace = f"{parent[:36]}{ids.span()}{parent[52:]}"
+            return parent
+        ctx.trace = new_trace(ids)
+        return ""
