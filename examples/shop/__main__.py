@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from examples.shop.orders_csv import OrdersFileError
 from examples.shop.seeded import write_seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Coroutine, Generator, Sequence
 
     from examples.shop.demo.processes import Fleet
     from linkspan.brokers.embedded import EmbeddedServer
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _folder(options.data) as folder:
             book = _book(options, folder)
             visit = partial(_visit, book, folder, options) if options.serve else None
-            run = uvloop.run(run_shop(book, folder, options.seed, visit))
+            run = uvloop.run(_stoppable(run_shop(book, folder, options.seed, visit)))
             if visit is None:
                 _tell(run, book, folder, options)
             return exit_code(run, folder)
@@ -91,6 +92,14 @@ def _book(options: argparse.Namespace, folder: Path) -> OrderBook:
     if not book.orders:
         raise OrdersFileError(f"'{path}' has no usable order: {len(book.rejected)} rows were rejected.")
     return book
+
+
+async def _stoppable(work: Coroutine[None, None, Run]) -> Run:
+    """Let Ctrl-C and SIGTERM end the work in good order: services drain, folders go away."""
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await task
 
 
 async def _visit(book: OrderBook, folder: Path, options: argparse.Namespace, run: Run, services: Fleet, server: EmbeddedServer) -> None:

@@ -65,7 +65,14 @@ class ServiceProcess:
         self.ready.clear()
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "examples.shop.serve", self.name]
-            self.process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=log, env=environment)
+            self.process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the demo, which then stops its services one by one
+            )
         self.reader = asyncio.create_task(self._read(self.process))
         try:
             async with asyncio.timeout(READY):

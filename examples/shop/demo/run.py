@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Run", "run_shop"]
 
 RATE = 120.0
-"""Requests a second that customers make at most."""
+"""Requests a second that customers make at most, unless that took longer than `LONGEST` seconds."""
+LONGEST = 60.0
 ROUNDS = 12
 """How often copies of messages are sent, over the whole run."""
 STUCK = 60.0
@@ -102,7 +103,7 @@ class Script:
         self.bar.show(placed)
         while self.due and placed >= self.due[0][0]:
             self.running.append(asyncio.create_task(self.due.pop(0)[1]()))
-        await asyncio.sleep(max(0.0, self.begin + placed / RATE - time.time()))
+        await asyncio.sleep(max(0.0, self.begin + placed / max(RATE, self.total / LONGEST) - time.time()))
 
     async def end(self) -> None:
         """Wait for what is still going wrong."""
