@@ -170,8 +170,7 @@ POINTS = (
     Point("publish", "brokers/memory.py", r"self\._store"),
     Point("publish", "brokers/nats.py", r"self\._send|(.*\.)?_?(js|jetstream)\.publish(_async)?"),
     Point("ack", "brokers/memory.py", r"group\.settle"),
-    Point("ack", "brokers/nats*.py", r".*\.answer", r"\+ACK"),
-    Point("ack", "brokers/nats*.py", r"(.*\.)?(msg|message)\.(ack|ack_sync)"),
+    Point("ack", "brokers/nats_consumer.py", r".*\.link\.ack|.*\.late_ack|(.*\.)?(msg|message)\.(ack|ack_sync)"),
 )
 """Every commit, publish and ack of the package is made by one of these calls, in a function that names its point with `reached`.
 

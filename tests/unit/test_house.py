@@ -92,13 +92,13 @@ UNHOOKED = {
     "batch": ("client.py", "async def f(broker): await broker.publish_batch(messages)"),
     "memory publish": ("brokers/memory.py", "def publish(self): self._store(topic, message)"),
     "memory ack": ("brokers/memory.py", "def f(group): group.settle(index)"),
-    "nats ack": ("brokers/nats_consumer.py", "def f(link): link.answer(reply, b'+ACK')"),
-    "nats ack by its client": ("brokers/nats.py", "async def f(msg): await msg.ack()"),
+    "nats ack": ("brokers/nats_consumer.py", "def ack(self, reply): self.link.ack(reply)"),
+    "nats ack by its client": ("brokers/nats_consumer.py", "async def f(msg): await msg.ack()"),
     "nats publish": ("brokers/nats.py", "def publish(self): self._send(message, headers, future)"),
     "nats publish by its client": ("brokers/nats.py", "async def f(self): await self._js.publish('s', b'')"),
     "hook only around": ("outbox.py", "def f(runtime):\n    runtime.reached('relay.publish.before')\n    def g(): broker.publish(1)"),
     "hook only inside": ("outbox.py", "def f(runtime):\n    broker.publish(1)\n    def g(): runtime.reached('relay.publish.after')"),
-    "method": ("brokers/nats.py", "class A:\n    def f(self):\n        for d in self.found:\n            d.link.answer(d.reply, b'+ACK')"),
+    "method": ("brokers/nats_consumer.py", "class A:\n    def f(self):\n        for d in self.found:\n            d.late_ack(d.reply)"),
 }
 
 
