@@ -48,7 +48,7 @@ class SettlingScenarios:
             await got.count(3)
 
             assert got.data == [b"a", b"b", b"a"]
-            assert clock.monotonic() - begun >= 0.3
+            assert clock.monotonic() - begun >= 0.295  # timers count in milliseconds
 
     async def test_attempt_counts_up(self: Suite) -> None:
         """The attempt is 1 at first and grows by one with each delivery to the group."""
