@@ -78,9 +78,13 @@ class ServiceProcess:
             async with asyncio.timeout(READY):
                 await self.ready.wait()
         except TimeoutError:
-            raise RuntimeError(f"The service '{self.name}' did not start in {READY:.0f} s: read {self.log}.") from None
+            raise RuntimeError(f"The service '{self.name}' did not start in {READY:.0f} s. {self._last_words()}") from None
         if self.process.returncode is not None:
-            raise RuntimeError(f"The service '{self.name}' ended with {self.process.returncode}: read {self.log}.")
+            raise RuntimeError(f"The service '{self.name}' ended with {self.process.returncode}. {self._last_words()}")
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+        return "\n    ".join(["Its log ends with:", *(line[:300] for line in lines)])
 
     async def _read(self, process: Process) -> None:
         """Take in what the service says about itself."""
