@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from linkspan.brokers.nats_link import Link, Listener
     from linkspan.ports import Delivery, Runtime, Timer
 
-__all__ = ["Channel", "NatsDelivery", "PullSubscription"]
+__all__ = ["Channel", "NatsDelivery", "PullSubscription", "own_headers"]
 
 logger = logging.getLogger("linkspan.nats")
 
@@ -103,12 +103,14 @@ class NatsDelivery(msgspec.Struct, eq=False, gc=False):
             self.generation.beat(self.reply)
 
 
-def _block(raw: bytes) -> bytes:
+def own_headers(raw: bytes) -> bytes:
     """Return a message's own header lines: what our publisher put in front of the canonical block for the server is cut off."""
-    start = raw.find(b"\r\n") + 2
-    while raw.startswith(b"Nats-", start):
-        start = raw.find(b"\r\n", start) + 2
-    return raw[start:-2]
+    end = raw.find(b"\r\n")
+    start = end + 2
+    while end >= 0 and raw.startswith(b"Nats-", start):
+        end = raw.find(b"\r\n", start)
+        start = end + 2
+    return raw[start:-2] if end >= 0 else b""  # a foreign block need not have whole lines
 
 
 class _NotYet:
@@ -149,7 +151,7 @@ class _Generation:
         else:
             self.outstanding -= 1
             self.unsettled += 1
-            headers = raw[raw.find(b"\r\n", 23) + 2 : -2] if raw.startswith(_OURS) else _block(raw)
+            headers = raw[raw.find(b"\r\n", 23) + 2 : -2] if raw.startswith(_OURS) else own_headers(raw)
             self._deliver(NatsDelivery(self.topic, headers, data, self, reply))
 
     def ack(self, reply: bytes) -> None:

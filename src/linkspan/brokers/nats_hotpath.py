@@ -1,6 +1,6 @@
 """The hot path on a nats-py connection: frames are parsed and written without a message object, queue, task or timer each.
 
-nats-py keeps connecting, TLS, login, ping and reconnect. Its private attributes that this module touches are listed in `_NEEDED`
+nats-py keeps connecting, TLS, login, ping and reconnect. Its private attributes that this module touches are listed in `NEEDED`
 and checked once per connection; where one is missing, or the version was not tried, `check` says so and the public API is used.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from linkspan.brokers.nats_link import Listener, Receive
 
-__all__ = ["HotLink", "check"]
+__all__ = ["HotLink", "HotParser", "check"]
 
 logger = logging.getLogger("linkspan.nats")
 
@@ -36,7 +36,7 @@ HIGH_WATER = 1 << 20
 
 _MESSAGES = (b"HMSG ", b"MSG ")
 _WITH_ALL, _WITH_REPLY = 6, 5
-_NEEDED = ("_ps", "_pending", "_pending_data_size", "_transport", "_flush_queue", "_subs", "_process_msg")
+NEEDED = ("_ps", "_pending", "_pending_data_size", "_transport", "_flush_queue", "_subs", "_process_msg")
 
 
 def check(client: Client) -> str | None:
@@ -44,7 +44,7 @@ def check(client: Client) -> str | None:
     found = tuple(int(part) for part in version("nats-py").split(".")[:2])
     if not TRIED[0] <= found < TRIED[1]:
         return f"nats-py {found[0]}.{found[1]} was not tried"
-    missing = [name for name in _NEEDED if not hasattr(client, name)]
+    missing = [name for name in NEEDED if not hasattr(client, name)]
     if missing:
         return f"nats-py has no {', '.join(missing)}"
     internals: Any = client
@@ -57,7 +57,7 @@ def check(client: Client) -> str | None:
     return None
 
 
-class _HotParser(Parser):
+class HotParser(Parser):
     """Split the stream into frames: claimed subscriptions get theirs at once, nats-py gets all others, a frame at a time."""
 
     def __init__(self, client: Client) -> None:
@@ -141,7 +141,7 @@ class HotLink:
 
     def __init__(self, client: Client) -> None:
         self._client: Any = client
-        self._parser = _HotParser(client)
+        self._parser = HotParser(client)
         self._parser.take_over(self._client._ps)
         self._client._ps = self._parser
         self._loop = asyncio.get_running_loop()
