@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from examples.shop.demo.run import Run, run_shop
-from examples.shop.demo.show import say
+from examples.shop.demo.show import DemoError, say
 from examples.shop.demo.summary import print_run, report
 from examples.shop.demo.visit import stay_open
 from examples.shop.order_book import OrderBook, read_orders
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if visit is None:
                 _tell(run, book, folder, options)
             return exit_code(run, folder)
-    except (OrdersFileError, RuntimeError) as error:
+    except (OrdersFileError, DemoError) as error:
         print(f"shop: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -74,7 +74,7 @@ def _folder(given: Path | None) -> Generator[Path]:
             yield Path(name)
         return
     if given.exists() and any(given.iterdir()) and not (given / MARK).exists():
-        raise RuntimeError(f"The folder '{given}' holds other files: give an empty one, or one of an earlier run.")
+        raise DemoError(f"The folder '{given}' holds other files: give an empty one, or one of an earlier run.")
     shutil.rmtree(given, ignore_errors=True)
     given.mkdir(parents=True)
     (given / MARK).touch()

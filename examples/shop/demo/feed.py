@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from examples.shop.contracts.orders_v1 import GetOrder, Line as OrderLine, Orders
 from examples.shop.contracts.storefront_v1 import PlaceOrder, ReturnGoods, Storefront
+from examples.shop.demo.show import DemoError
 from examples.shop.orders_csv import Invoice
 from linkspan import Client, Code, Error
 
@@ -68,7 +69,7 @@ class Customers:
             if code in {"ok", Code.ALREADY_EXISTS.value}:
                 return
             await asyncio.sleep(0.1)
-        raise RuntimeError(f"The storefront did not answer {ATTEMPTS} times: read storefront.log.")
+        raise DemoError(f"The storefront did not answer {ATTEMPTS} times: read storefront.log.")
 
     async def _ask(self, request: Invoice | Refund) -> None:
         lines = list(_lines(request.lines))

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from examples.shop.demo.show import DemoError
 from examples.shop.reconcile import SERVICES
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class ServiceProcess:
     def pid(self) -> int:
         """Return the process id."""
         if self.process is None:
-            raise RuntimeError(f"The service '{self.name}' does not run: start it first.")
+            raise DemoError(f"The service '{self.name}' does not run: start it first.")
         return self.process.pid
 
     @property
@@ -78,9 +79,9 @@ class ServiceProcess:
             async with asyncio.timeout(READY):
                 await self.ready.wait()
         except TimeoutError:
-            raise RuntimeError(f"The service '{self.name}' did not start in {READY:.0f} s. {self._last_words()}") from None
+            raise DemoError(f"The service '{self.name}' did not start in {READY:.0f} s. {self._last_words()}") from None
         if self.process.returncode is not None:
-            raise RuntimeError(f"The service '{self.name}' ended with {self.process.returncode}. {self._last_words()}")
+            raise DemoError(f"The service '{self.name}' ended with {self.process.returncode}. {self._last_words()}")
 
     def _last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 import time
 
-__all__ = ["Progress", "say"]
+__all__ = ["DemoError", "Progress", "say"]
 
 _WIDTH = 40
 _BEGAN = time.monotonic()
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the text says why and what to do."""
 
 
 def say(text: str) -> None:
