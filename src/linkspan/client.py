@@ -88,7 +88,7 @@ class Sender:
             raise Error(Code.INVALID_ARGUMENT, f"'{operation.full_name}' was given a {type(request).__name__}: send its own request.")
         if operation.kind != "command":
             raise Error(Code.INVALID_ARGUMENT, f"Cannot send '{operation.full_name}', which is a query: call it.")
-        id_ = "" if key is None else derived_id(key, operation.full_name, 0)
+        id_ = "" if key is None else derived_id(f"{self.source}\n{key}", operation.full_name, 0)
         expires = envelopes.timestamp(self._clock.now() + operation.expires) if operation.expires else ""
         return self._outgoing(ctx, operation.full_name, command_topic, operation.package, request, id_, expires)
 
