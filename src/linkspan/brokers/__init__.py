@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from linkspan.errors import SetupError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from linkspan.ports import Broker, Runtime
 
 __all__ = ["broker_for"]
 
 
-def broker_for(url: str, runtime: Runtime, *, user: str = "", password: str = "", durable: bool = False) -> Broker:
-    """Return the broker of a URL, not opened yet. User and password may stand in the URL; `durable` says that we configured the server."""
+def broker_for(url: str, runtime: Runtime, *, user: str = "", password: str = "", options: Mapping[str, Any] | None = None) -> Broker:
+    """Return the broker of a URL, not opened yet. User and password may stand in the URL; `options` are the adapter's own."""
     parts = urlsplit(url)
     if parts.scheme in {"nats", "tls"}:
         from linkspan.brokers.nats import NatsBroker  # noqa: PLC0415 - the client library loads where it is used
 
         user, password = user or unquote(parts.username or ""), password or unquote(parts.password or "")
         plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, parts.fragment))
-        return NatsBroker(plain, runtime=runtime, user=user, password=password, sync_known=durable)
+        return NatsBroker(plain, runtime=runtime, user=user, password=password, options=options)
     if parts.scheme == "memory":
         from linkspan.brokers.memory import MemoryBroker  # noqa: PLC0415 - only where it is used
 
