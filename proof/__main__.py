@@ -28,7 +28,7 @@ def crash_matrix(options: argparse.Namespace) -> dict[str, Any]:
     """Die at every named point, and at seeded pairs of them; restart, drain, check the history."""
     out = STATE / "crash.json"
     command = [sys.executable, "-m", "tests.crash.proof", "--points", "all", "--seeds", str(options.seeds), "--pairs", str(options.pairs)]
-    subprocess.run([*command, "--resume", str(STATE / "crash.jsonl"), "--out", str(out)], cwd=ROOT, check=False)  # noqa: S603 - our own module
+    subprocess.run([*command, "--resume", str(STATE / "crash.jsonl"), "--out", str(out)], cwd=ROOT, check=False)
     if not out.exists():
         return {"name": "crash matrix", "not_run": "it ended without a result: see above"}
     found = json.loads(out.read_text())
@@ -43,7 +43,7 @@ def crash_matrix(options: argparse.Namespace) -> dict[str, Any]:
 
 def suite(name: str, folder: str) -> dict[str, Any]:
     """Run a pytest suite and count what failed and what was not run."""
-    done = subprocess.run(  # noqa: S603 - our own tests
+    done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", folder], cwd=ROOT, check=False, capture_output=True, text=True
     )
     sys.stdout.write(done.stdout[-2000:])
@@ -57,7 +57,7 @@ def shop(name: str, arguments: list[str]) -> dict[str, Any]:
     """Run the shop with its faults and take its reconciliation."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        subprocess.run(  # noqa: S603 - our own example
+        subprocess.run(
             [sys.executable, "-m", "examples.shop", *arguments, "--report", str(report)], cwd=ROOT, check=False
         )
         if not report.exists():
@@ -101,7 +101,7 @@ def main() -> int:
     shutil.rmtree(STATE, ignore_errors=True)
     for entry in found:
         state = "not run" if "not_run" in entry else "holds" if entry["holds"] else "BROKEN"
-        print(f"{state:8} {entry['name']}: {entry.get('not_run') or entry['tried']}")  # noqa: T201 - what it is for
+        print(f"{state:8} {entry['name']}: {entry.get('not_run') or entry['tried']}")
     return 0 if all(entry.get("holds", True) for entry in found) else 1
 
 
