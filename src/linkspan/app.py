@@ -9,11 +9,13 @@ import os
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 from linkspan.brokers import broker_for
-from linkspan.client import Caller, Client
+from linkspan.client import Caller, Client, check_addresses
 from linkspan.errors import SetupError
 from linkspan.middleware import Deadline, Tracing
 from linkspan.outbox import Relay
@@ -36,8 +38,11 @@ __all__ = ["App"]
 
 _log = logging.getLogger("linkspan.app")
 
-DRAIN = 30.0
-"""Seconds that calls and handlers under way get to finish."""
+DRAIN = 25.0
+"""Seconds that draining may take; orchestrators commonly kill after 30."""
+CALLS = 20.0
+"""Seconds of them that calls under way get to finish, so that some are left to flush what they published."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class App:
@@ -74,7 +79,7 @@ class App:
         self.data = FilePath(data or os.environ.get("LINKSPAN_DATA") or ".linkspan")
         self._broker_given = broker or os.environ.get("LINKSPAN_BROKER") or ""
         self._store_template = store or os.environ.get("LINKSPAN_STORE") or ""
-        self._http = http or os.environ.get("LINKSPAN_HTTP") or "127.0.0.1:8080"
+        self._host, self._port = _host_and_port(http or os.environ.get("LINKSPAN_HTTP") or "127.0.0.1:8080")
         self._addresses = {**_addresses(os.environ.get("LINKSPAN_ADDRESSES", "")), **(addresses or {})}
         self._middleware = (Tracing(), Deadline()) if middleware is None else tuple(middleware)
         self._overrides = overrides or {}
@@ -93,21 +98,32 @@ class App:
 
     def check(self) -> None:
         """Refuse what could not run, before anything is opened. Raises `SetupError`."""
-        names = [service.name for service in self.services]
-        for name in names:
-            if names.count(name) > 1:
-                raise SetupError(f"Two services are called '{name}': rename one.")
+        check_addresses(self._addresses)
+        names: set[str] = set()
+        owners: dict[str, str] = {}
         for service in self.services:
+            if service.name in names:
+                raise SetupError(f"Two services are called '{service.name}': rename one.")
+            names.add(service.name)
             service.check()
-            self.store_url(service)
-        urls = [self.store_url(service) for service in self.services if service.store is None]
-        if len(set(urls)) < len(urls):
-            raise SetupError(f"The store '{self._store_template}' would be shared: put {{service}} into it, or name it in each Service.")
+            for contract in service.contracts:
+                other = owners.setdefault(contract.full_name, service.name)
+                if other != service.name:
+                    raise SetupError(f"'{contract.full_name}' is implemented by '{other}' and by '{service.name}': keep one.")
+            sharing = self._sharing(service)
+            if len(sharing) > 1 and any(each.store is None for each in sharing):
+                shared = " and ".join(f"'{each.name}'" for each in sharing)
+                raise SetupError(f"The services {shared} would share a store: put {{service}} into it, or name it in each Service.")
 
     def store_url(self, service: Service) -> str:
         """Return the URL of a service's database."""
-        template = service.store or self._store_template or f"sqlite:///{self.data}/{{service}}.db"
+        template = service.store or self._store_template or f"sqlite:///{quote(str(self.data))}/{{service}}.db"
         return template.replace("{service}", service.name)
+
+    def _sharing(self, service: Service) -> list[Service]:
+        """Return the services whose store this one has."""
+        url = self.store_url(service)
+        return [each for each in self.services if self.store_url(each) == url]
 
     # --- life ---
 
@@ -130,17 +146,17 @@ class App:
             raise SetupError(f"There is no service '{min(unknown)}' in this app: name one of {', '.join(s.name for s in self.services)}.")
         stack = self._stack = AsyncExitStack()
         try:
-            await self._open([service for service in self.services if not only or service.name in only])
+            await self._open(stack, [service for service in self.services if not only or service.name in only])
         except BaseException:
             self._stack = None
             await stack.aclose()
             self._forget()
             raise
 
-    async def _open(self, services: Sequence[Service]) -> None:
-        stack = self._stack
-        assert stack is not None  # noqa: S101 - set by `start`
+    async def _open(self, stack: AsyncExitStack, services: Sequence[Service]) -> None:
+        loading = asyncio.get_running_loop().run_in_executor(None, import_module, "linkspan.transport.server")
         self.broker = await self._open_broker(stack)
+        await loading  # while the broker was starting
         self._caller = Caller(self.runtime, {}, self._middleware)
         stack.push_async_callback(self._caller.aclose)
         for service in services:
@@ -194,8 +210,7 @@ class App:
             assert self.broker is not None  # noqa: S101 - opened before
             self._relays[url] = Relay(store, self.broker, self.runtime)
             stack.push_async_callback(self._relays[url].aclose)
-        if scripts := service.scripts():
-            await store.migrate(scripts)
+            await store.migrate([(f"{each.name}/{name}", sql) for each in self._sharing(service) for name, sql in each.scripts()])
         assert self.broker is not None  # noqa: S101 - opened before
         assert self._caller is not None  # noqa: S101 - made before
         running = RunningService(
@@ -207,13 +222,20 @@ class App:
             caller=self._caller,
             middleware=self._middleware,
         )
-        stack.push_async_callback(running.aclose)
         if service.lifespan is not None:
             running.provide(await stack.enter_async_context(service.lifespan()))
         running.override(self._overrides)
+        stack.push_async_callback(running.aclose)  # before its resources close
         self.running[service.name] = running
 
     async def _open_server(self, stack: AsyncExitStack) -> None:
+        self._server = self._serving(self._host, self._port)
+        if self._server is not None:
+            await self._server.start()
+            stack.push_async_callback(self._server.drain, 0.0)
+
+    def _serving(self, host: str, port: int) -> DirectServer | None:
+        """Return a server of what runs here, None where there is nothing to call."""
         from linkspan.transport.server import DirectServer, Endpoint  # noqa: PLC0415 - HTTP loads where it is served
 
         endpoints = [
@@ -222,14 +244,7 @@ class App:
             for handled in each.declared.operations.values()
             if handled.operation is not None
         ]
-        if not endpoints:
-            return
-        host, _, port = self._http.removeprefix("http://").rpartition(":")
-        if not port.isdecimal():
-            raise SetupError(f"The address '{self._http}' has no port: write host:port.")
-        self._server = DirectServer(endpoints, host=host or "127.0.0.1", port=int(port), runtime=self.runtime)
-        await self._server.start()
-        stack.push_async_callback(self._server.drain, 0.0)
+        return DirectServer(endpoints, host=host, port=port, runtime=self.runtime) if endpoints else None
 
     def _known_addresses(self) -> dict[str, str]:
         """Return contract, package or `*` to address: what was configured, by service name too, and what runs here."""
@@ -240,10 +255,12 @@ class App:
                 known.update({contract.full_name: address for contract in by_name[name].contracts})
             else:
                 known[name] = address
-        if self._server is not None:
-            here = [contract.full_name for each in self.running.values() for contract in each.declared.contracts]
-            known.update(dict.fromkeys(here, self._server.address))
-        return known
+        return {**known, **self._own_addresses(self.address)}
+
+    def _own_addresses(self, address: str) -> dict[str, str]:
+        """Return the contracts that are implemented here, at an address."""
+        own = [contract.full_name for each in self.running.values() for contract in each.declared.contracts]
+        return dict.fromkeys(own, address) if address else {}
 
     async def aclose(self) -> None:
         """Drain, then close: stop taking, finish, flush, acknowledge, close. Idempotent."""
@@ -257,34 +274,55 @@ class App:
             self._forget()
 
     async def _drain(self) -> None:
-        try:
-            async with asyncio.timeout(DRAIN):
-                if self._server is not None:
-                    await self._server.drain(DRAIN)
-                await asyncio.gather(*(each.drain() for each in self.running.values()))
-                await asyncio.gather(*(relay.flush() for relay in self._relays.values()))
-        except TimeoutError:
-            waiting = sum(relay.waiting for relay in self._relays.values())
-            _log.warning("Draining took too long; the rest goes on at the next start.", extra={"outbox": waiting})
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(DRAIN):
+                    await self._keep_own_calls(stack)
+                    server = [] if self._server is None else [self._server.drain(CALLS)]
+                    await asyncio.gather(*server, *(each.drain() for each in self.running.values()))
+                    await asyncio.gather(*(relay.flush() for relay in self._relays.values()))
+            except TimeoutError:
+                waiting = sum(relay.waiting for relay in self._relays.values())
+                _log.warning("Draining took too long; the rest goes on at the next start.", extra={"outbox": waiting})
+
+    async def _keep_own_calls(self, stack: AsyncExitStack) -> None:
+        """Let calls and handlers under way go on calling the services of this process, at a door that nobody else knows."""
+        inner = self._serving("127.0.0.1", 0)
+        if inner is not None and self._caller is not None:
+            await inner.start()
+            stack.push_async_callback(inner.drain, 0.0)
+            self._caller.move(self._own_addresses(inner.address))
 
     def _forget(self) -> None:
-        self.started.clear()
+        self.started = asyncio.Event()
         self.running, self.stores, self._relays = {}, {}, {}
         self._server = self.broker = self.embedded = self._caller = None
 
     async def run(self, only: Collection[str] = ()) -> None:
-        """Start, serve until SIGTERM or SIGINT, then drain and close."""
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
+        """Start, serve until SIGTERM or SIGINT, then drain and close. A signal while starting, or a second one, ends it at once."""
+        task, loop, stopped = asyncio.current_task(), asyncio.get_running_loop(), asyncio.Event()
+
+        def stop() -> None:
+            if task is not None and (stopped.is_set() or not self.started.is_set()):
+                task.cancel()
+            stopped.set()
+
+        for number in SIGNALS:
+            loop.add_signal_handler(number, stop)
         try:
-            await self.start(only)
-            await stopped.wait()
-            _log.info("Draining.", extra={"services": list(self.running)})
+            try:
+                await self.start(only)
+                await stopped.wait()
+                _log.info("Draining.", extra={"services": list(self.running)})
+            finally:
+                await self.aclose()
+        except asyncio.CancelledError:
+            if task is None or not stopped.is_set():
+                raise
+            task.uncancel()
+            _log.warning("Ended without draining; the rest goes on at the next start.")
         finally:
-            await self.aclose()
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
     # --- use ---
@@ -320,11 +358,19 @@ def _calm_collector() -> None:
     gc.freeze()
 
 
+def _host_and_port(text: str) -> tuple[str, int]:
+    """Read `host:port`. Raises `SetupError`."""
+    host, _, port = text.removeprefix("http://").rstrip("/").rpartition(":")
+    if not (port.isascii() and port.isdecimal() and int(port) <= 65_535) or any(mark in host for mark in "/@ "):  # noqa: PLR2004 - the last port
+        raise SetupError(f"The address '{text}' (LINKSPAN_HTTP) cannot be listened on: write host:port.")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
 def _addresses(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, address = part.partition("=")
-        if not equals or not address.startswith(("http://", "https://")):
+        if not equals or not name or not address.startswith(("http://", "https://")):
             raise SetupError(f"LINKSPAN_ADDRESSES has '{part}': write name=http://host:port, separated by commas.")
         found[name] = address
     return found

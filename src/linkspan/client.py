@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from linkspan.ports import Broker, Runtime, Store
     from linkspan.transport.connect import ConnectChannel
 
-__all__ = ["Caller", "Client", "Sender", "command_topic", "event_topic"]
+__all__ = ["Caller", "Client", "Sender", "check_addresses", "command_topic", "event_topic"]
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -52,6 +52,15 @@ def event_topic(package: str) -> str:
 def command_topic(package: str) -> str:
     """Return the topic of a package's durable commands."""
     return f"{package}.commands"
+
+
+def check_addresses(addresses: Mapping[str, str]) -> None:
+    """Refuse what can never be connected to. Raises `SetupError`."""
+    if addresses:
+        from linkspan.transport.http import parse_address  # noqa: PLC0415 - imports HTTP only where calls are made
+
+        for address in addresses.values():
+            parse_address(address)
 
 
 class Sender:
@@ -139,11 +148,20 @@ class Caller:
         self, home: Home, parent: Context | None, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None
     ) -> Any:
         """Call and return the answer. Raises `Error`."""
+        if type(request) is not operation.request:
+            raise Error(
+                Code.INVALID_ARGUMENT, f"'{operation.full_name}' was given a {type(request).__name__}: call it with its own request."
+            )
         ctx = self._context(home, parent, operation, timeout, key)
         chain = self._chains.get(operation.path)
         if chain is None:
             chain = self._chains[operation.path] = self._chain(operation)
         return await chain(ctx, request)
+
+    def move(self, addresses: Mapping[str, str]) -> None:
+        """Make the next calls to other addresses; calls under way stay where they are."""
+        self.addresses.update(addresses)
+        self._chains.clear()
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -214,11 +232,13 @@ class Client:
         self.name = name
         self.runtime = runtime or system()
         layers = (Tracing(), Deadline()) if middleware is None else tuple(middleware)
+        known = {"*": addresses} if isinstance(addresses, str) else (addresses or {})
+        check_addresses(known)
         self._given = broker
         self._broker: Broker | None = None
         self._sender = Sender(name, self.runtime)
         self._topics: set[str] = set()
-        self.caller = Caller(self.runtime, {"*": addresses} if isinstance(addresses, str) else (addresses or {}), layers)
+        self.caller = Caller(self.runtime, known, layers)
 
     async def __aenter__(self) -> Self:
         if isinstance(self._given, str):

@@ -178,9 +178,13 @@ class Context:
         return self._tx
 
     def new_id(self) -> str:
-        """Return an id that a retry of this handler gets again: derived from the request's id and how many were asked before."""
+        """Return an id that a retry of this handler gets again: derived from the request's id and how many were asked before.
+
+        Service and caller are part of it: two services that react to one event, or two callers that happen to use the same
+        key, must not get the same ids, which a broker would take for duplicates.
+        """
         self._ordinal += 1
-        return derived_id(self.key, self.operation, self._ordinal)
+        return derived_id(self.key, f"{self.home.name} {self.caller} {self.operation}", self._ordinal)
 
     def message_id(self) -> str:
         """Return the id of the next message: where a context stands for one message alone, that is its own."""

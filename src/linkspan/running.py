@@ -90,6 +90,9 @@ class RunningService:
         """Take what the lifespan yielded."""
         several: tuple[object, ...] = cast("tuple[object, ...]", given) if isinstance(given, tuple) else (given,)
         for resource in several:
+            if type(resource) in self._resources:
+                text = f"The lifespan of service '{self.name}' yields two of type '{type(resource).__name__}': give each a type of its own."
+                raise SetupError(text)
             if resource is not None:
                 self._resources[type(resource)] = resource
 
@@ -105,7 +108,8 @@ class RunningService:
             await consumer.start()
 
     async def drain(self) -> None:
-        """Take no more messages and finish those that were started."""
+        """Take no more messages, from the broker or from those held, and finish those that were started."""
+        await self.holding.aclose()
         await asyncio.gather(*(consumer.drain() for consumer in self.consumers))
 
     async def aclose(self) -> None:

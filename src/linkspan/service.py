@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
@@ -11,7 +14,7 @@ from linkspan.consumer import Limits
 from linkspan.context import Context
 from linkspan.errors import SetupError
 from linkspan.message import has_key, is_event, package_of, type_name
-from linkspan.operation import Command, EventType, Operation, Query, ServiceContract
+from linkspan.operation import Command, EventType, Operation, Query, ServerStream, ServiceContract
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +71,11 @@ class Service:
     ) -> None:
         if not name or not name.replace("-", "").isalnum() or not name.isascii() or name != name.lower():
             raise SetupError(f"Service name '{name}' cannot be used: write lower-case letters, digits and dashes.")
+        for contract in contracts:
+            if not (isinstance(cast("object", contract), type) and issubclass(contract, ServiceContract)):
+                raise SetupError(f"Service '{name}' was given {contract!r}: name classes that derive from ServiceContract.")
+        if isinstance(migrations, str):
+            raise SetupError(f"Service '{name}' has a text as migrations: give a list of texts, or Path(...) for a folder.")
         self.name = name
         self.contracts = contracts
         self.store = store
@@ -91,6 +99,7 @@ class Service:
             raise SetupError(f"Service '{self.name}' handles '{operation.full_name}' twice: keep one handler.")
 
         def register(function: Unary[Req, Res]) -> Unary[Req, Res]:
+            self._check_function(operation.full_name, function)
             self.operations[operation.path] = Handled(
                 operation.full_name, operation, operation.request, operation.package, function, once=True
             )
@@ -117,18 +126,26 @@ class Service:
             raise SetupError(f"Event '{name}' has no order key: mark one field with field(..., key=True).")
 
         def register(function: Any) -> Any:
+            self._check_function(name, function)
             self.events[name] = Handled(name, None, cls, package_of(cls), function, once=once)
             return function
 
         return register
 
+    def _check_function(self, name: str, function: object) -> None:
+        if not iscoroutinefunction(function) and not iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004 - an object may be the handler
+            raise SetupError(f"Service '{self.name}' handles '{name}' with {function!r}, which is not async: write async def.")
+
     def scripts(self) -> list[tuple[str, str]]:
         """Return the migrations as `(name, sql)`, in order."""
         given = self._migrations
         if isinstance(given, FilePath):
-            if not given.is_dir():
-                raise SetupError(f"The migrations folder '{given}' of service '{self.name}' does not exist: create it or correct the path.")
-            return [(file.name, file.read_text(encoding="utf-8")) for file in sorted(given.glob("*.sql"))]
+            files = sorted(given.glob("*.sql"), key=_file_order)
+            if not files:
+                raise SetupError(
+                    f"The migrations folder '{given}' of service '{self.name}' has no .sql file: create it or correct the path."
+                )
+            return [(file.name, file.read_text(encoding="utf-8")) for file in files]
         return [(f"{number:04d}", sql) for number, sql in enumerate(given, 1)]
 
     def check(self) -> None:
@@ -139,5 +156,14 @@ class Service:
                 if operation.path not in self.operations and isinstance(operation, Query | Command):
                     hint = f"add @{self.name}.handles({contract.__name__}.{operation.name})"
                     raise SetupError(f"Service '{self.name}' has no handler for '{operation.full_name}': {hint}.")
+                if isinstance(operation, ServerStream):
+                    text = f"Service '{self.name}' cannot serve '{operation.full_name}', a stream, yet: take it out of the contract."
+                    raise SetupError(text)
                 if isinstance(operation, Command) and operation.answer == "later" and not has_key(operation.request):
                     raise SetupError(f"Command '{operation.full_name}' answers later without an order key: mark a field with key=True.")
+
+
+def _file_order(file: FilePath) -> tuple[int, str]:
+    """Order files by the number that their names begin with, so that 10 comes after 9."""
+    digits = re.match(r"\d+", file.name)
+    return (int(digits[0]) if digits else sys.maxsize, file.name)
