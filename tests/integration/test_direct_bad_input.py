@@ -91,6 +91,13 @@ async def test_many_headers_are_refused_and_others_are_served() -> None:
         await still_serves(other)
 
 
+async def test_huge_headers_behind_a_pipelined_request_are_refused() -> None:
+    async with serving() as (_, server), raw(server.address) as peer:
+        peer.writer.write(post() + post(**{f"x{n}": "v" * 1000 for n in range(100)}))
+        assert (await peer.answer())[0] == 431
+        assert await peer.at_end()
+
+
 async def test_endless_header_is_refused() -> None:
     async with serving() as (_, server), raw(server.address) as peer:
         peer.writer.write(b"POST / HTTP/1.1\r\nx: ")

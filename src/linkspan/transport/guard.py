@@ -76,7 +76,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._quiet_since = 0.0
         self._reading_since = 0.0
         self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = self._chunk_bytes = 0
         self._discarded = 0
         self._refusal = (HTTPStatus.BAD_REQUEST, Code.INVALID_ARGUMENT, "Reading the request failed: it is not valid HTTP/1.1.")
 
@@ -93,8 +93,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, unless the headers never end."""
+        self._chunk_bytes = len(data)
         if self._in_head:
-            self._head_bytes += len(data)
+            self._head_bytes += self._chunk_bytes
         super().data_received(data)
         if self._in_head and self._head_bytes > self._limits.max_header_bytes and not self.transport.is_closing():
             self._too_much()
@@ -107,10 +108,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Serve the request if its headers are within bounds; an exception here makes the parser stop and refuse."""
-        size = len(self.url)
-        for name, value in self.headers:
-            size += len(name) + len(value)
-        if size > self._limits.max_header_bytes:
+        limit = self._limits.max_header_bytes
+        # What came so far may hold a body as well, so it is counted exactly only where it matters.
+        if (
+            max(self._head_bytes, self._chunk_bytes) > limit
+            and len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > limit
+        ):
             self._too_much()
             raise ValueError("headers too large")
         self._in_head = False
