@@ -1,4 +1,4 @@
-"""A nats-server of the wheel that a test starts, kills and brings back at the same address."""
+"""A nats-server of the wheel that a test starts, kills and brings back at the same address, and a proxy that plays a bad network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import Self
 
 CONFIG = """
 listen: 127.0.0.1:{port}
@@ -22,13 +23,13 @@ class NatsRunner:
 
     user, password = "u", "secret"
 
-    def __init__(self, directory: Path, *, sync: str = "always") -> None:
+    def __init__(self, directory: Path, *, sync: str = "always", more: str = "") -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"nats://127.0.0.1:{self.port}"
         self.directory = directory
-        (directory / "server.conf").write_text(CONFIG.format(port=self.port, directory=directory, sync=sync))
+        (directory / "server.conf").write_text(CONFIG.format(port=self.port, directory=directory, sync=sync) + more)
         self.process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
@@ -48,9 +49,87 @@ class NatsRunner:
         writer.close()
         return line.startswith(b"INFO ")
 
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.kill()
+
     def kill(self) -> None:
         """SIGKILL, and wait until the kernel has closed its sockets."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+
+class Proxy:
+    """Stands between a client and the server: cuts, stalls, and puts words into the server's mouth."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._writers: list[asyncio.StreamWriter] = []
+        self._clients: list[asyncio.StreamWriter] = []
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.accepted = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        """Close all connections, both ways."""
+        for writer in self._writers:
+            writer.close()
+        self._writers.clear()
+        self._clients.clear()
+
+    def stall(self) -> None:
+        """Pass nothing on; connections stay open (a cable was pulled)."""
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        """Pass on again."""
+        self._flowing.set()
+
+    def say(self, line: bytes) -> None:
+        """Send a line to every client as if the server had."""
+        for writer in self._clients:
+            if not writer.is_closing():
+                writer.write(line)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
+        self._writers += [writer, back]
+        self._clients.append(writer)
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.ensure_future(self._pump(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()

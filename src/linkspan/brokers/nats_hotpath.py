@@ -147,7 +147,7 @@ class HotLink:
         self._loop = asyncio.get_running_loop()
         self._out: list[bytes] = []
         self._add = self._out.append
-        self.full = False
+        self._full = False
 
     def send(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         """Frame a message."""
@@ -183,10 +183,17 @@ class HotLink:
         self._write()
         await self._client.flush()
 
+    @property
+    def full(self) -> bool:
+        """Tell whether too much waited at the last write, and still does."""
+        if self._full:
+            self._full = self._client._pending_data_size + self._buffered() > MAX_UNSENT
+        return self._full
+
     def drop(self) -> None:
         """Forget all unsent frames: subscriptions are made again by nats-py, everything else is asked for again."""
         self._out.clear()
-        self.full = False
+        self._full = False
         self._client._pending.clear()
         self._client._pending_data_size = 0
         self._parser.reset()
@@ -210,12 +217,11 @@ class HotLink:
             return
         buffered = self._buffered()
         if not client._pending and buffered <= HIGH_WATER:
-            self.full = False
             client._transport.write(block)
             return
         client._pending.append(block)
         client._pending_data_size += len(block)
-        self.full = client._pending_data_size + buffered > MAX_UNSENT
+        self._full = client._pending_data_size + buffered > MAX_UNSENT
         if client._flush_queue.empty():
             client._flush_queue.put_nowait(self._loop.create_future())
 
