@@ -21,7 +21,8 @@ from linkspan.stores import sqlite
 from linkspan.stores.sqlite_file import SqliteLimits
 from linkspan.testing.crash import CrashPoint, Recorder, crash_at
 from linkspan.testing.history import Entry, History, Kind
-from tests.crash.crash_app import Orders, Place, make_app
+from tests.crash.crash_app import Orders, Place, make_app, parts
+from tests.crash.mutants import MUTANTS, make_lossy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -40,6 +41,7 @@ class Lane:
     plan: str = ""
     count: int = 5
     fan: int = 0
+    burst: bool = False
     pause: float = 0.0
 
 
@@ -53,6 +55,9 @@ class Settings:
     lanes: tuple[Lane, ...]
     pages: int = 0
     """The most pages that a first ledger's database may have: a full disk that a restart finds larger."""
+    mutant: str = ""
+    lossy: float = 0.0
+    """The share of a service's first publishes whose answer is lost, half of them with the message."""
 
 
 def serve(settings: Settings, name: str, crash: str) -> None:
@@ -61,6 +66,10 @@ def serve(settings: Settings, name: str, crash: str) -> None:
     reached = _child(settings, name, crash)
     if first and settings.pages and name == "ledger":
         sqlite.SqliteLimits = partial(SqliteLimits, pages=settings.pages)  # type: ignore[misc]  # a smaller disk
+    if settings.mutant:
+        MUTANTS[settings.mutant].apply()
+    if settings.lossy and first:
+        make_lossy(settings.lossy)
     deadletter.TICK = 0.1  # the looks of a second would make up most of a run
     app = make_app(settings.folder, settings.broker, f"127.0.0.1:{settings.port if name == 'orders' else 0}", runtime=system(reached))
     _run(app.run([name]), settings, name, reached)
@@ -105,16 +114,16 @@ async def _drive(settings: Settings, reached: Callable[[str], None]) -> None:
 
 async def _drive_lane(settings: Settings, lane: Lane, client: Client, history: History, asked: set[str], answered: set[str]) -> None:
     for number in range(1, lane.count + 1):
-        request = Place(key=lane.key, id=f"{lane.key}-{number}", number=number, plan=lane.plan, fan=lane.fan)
-        first = _parts(lane, request)[0][0]
+        request = Place(key=lane.key, id=f"{lane.key}-{number}", number=number, plan=lane.plan, fan=lane.fan, burst=lane.burst)
+        first = parts(request)[0][0]
         if first in answered or (first in asked and lane.path != "send"):
             continue  # a call without an answer stays unknown: repeating it could do it twice
         if lane.path != "send":
             await _listening(settings.port)
         if first not in asked:
-            _note(history, Kind.INVOKED, lane, request)
+            _note(history, Kind.INVOKED, request)
         if await _ask(client, lane, request):
-            _note(history, Kind.ACKNOWLEDGED, lane, request)
+            _note(history, Kind.ACKNOWLEDGED, request)
         await asyncio.sleep(lane.pause)
 
 
@@ -135,15 +144,9 @@ async def _ask(client: Client, lane: Lane, request: Place) -> bool:
             return True
 
 
-def _parts(lane: Lane, request: Place) -> list[tuple[str, str]]:
-    if not lane.fan:
-        return [(request.id, request.key)]
-    return [(f"{request.id}/{part}", f"{request.key}/{part}") for part in range(lane.fan)]
-
-
-def _note(history: History, kind: Kind, lane: Lane, request: Place) -> None:
-    for id_, key in _parts(lane, request):
-        history.add(Entry(kind, id_, key, request.number))
+def _note(history: History, kind: Kind, request: Place) -> None:
+    for id_, key, number in parts(request):
+        history.add(Entry(kind, id_, key, number))
 
 
 async def _listening(port: int) -> None:

@@ -27,6 +27,7 @@ class Place(Message):
     number: int = field(3)
     plan: str = field(4)
     fan: int = field(5)
+    burst: bool = field(6)
 
 
 class Placed(Message):
@@ -59,6 +60,16 @@ class Orders(ServiceContract):
     close = command(Close, Placed)
 
 
+def parts(request: Place) -> list[tuple[str, str, int]]:
+    """Return (id, key, number) of what a request asks for: one thing, `fan` things of as many keys, or a `burst` of them for one key."""
+    if not request.fan:
+        return [(request.id, request.key, request.number)]
+    if request.burst:
+        first = (request.number - 1) * request.fan
+        return [(f"{request.id}/{part}", request.key, first + part) for part in range(1, request.fan + 1)]
+    return [(f"{request.id}/{part}", f"{request.key}/{part}", request.number) for part in range(1, request.fan + 1)]
+
+
 TABLE = "create table effect (position integer primary key, what text, id text, key text, number integer)"
 EFFECT = "insert into effect (what, id, key, number) values (?, ?, ?, ?)"
 LAST = "select max(number) from effect where what = ? and key = ?"
@@ -74,8 +85,13 @@ class Repaired:
         return self._path.exists()
 
 
-def obstruct(ctx: Context, plan: str) -> None:
-    """Fail as planned: `flaky` ends within the inline tries, `parked` after one parked round, `dead` once it is repaired."""
+def obstruct(ctx: Context, plan: str, number: int) -> None:
+    """Fail as planned: `flaky` ends within the inline tries, `parked` after one parked round, `dead` once it is repaired.
+
+    Only every fourth of a key fails, so that those behind it would gladly overtake it.
+    """
+    if number % 4 != 1:
+        return
     fails = {"flaky": 2, "parked": 4}.get(plan, 0)
     if ctx.attempt <= fails:
         raise Error(Code.UNAVAILABLE, "Not yet.")
@@ -96,10 +112,9 @@ def services(repaired: Path) -> tuple[Service, Service]:
 
     @orders.handles(Orders.place)
     async def place(ctx: Context, request: Place) -> Placed:
-        for part in range(max(request.fan, 1)):
-            id_, key = (f"{request.id}/{part}", f"{request.key}/{part}") if request.fan else (request.id, request.key)
-            ctx.tx.record(EFFECT, "place", id_, key, request.number)
-            await ctx.publish(OrderPlaced(key=key, id=id_, number=request.number, plan=request.plan))
+        for id_, key, number in parts(request):
+            ctx.tx.record(EFFECT, "place", id_, key, number)
+            await ctx.publish(OrderPlaced(key=key, id=id_, number=number, plan=request.plan))
         return Placed(id=request.id)
 
     @orders.handles(Orders.place_checked)
@@ -119,13 +134,13 @@ def services(repaired: Path) -> tuple[Service, Service]:
         await ctx.send(Orders.close, Close(key=event.key, id=event.id, number=event.number, plan=event.plan))
         if event.plan == "slow":
             await asyncio.sleep(0.002)
-        obstruct(ctx, event.plan)
+        obstruct(ctx, event.plan, event.number)
         await ctx.publish(Noted(key=event.key, id=event.id, number=event.number))
 
     @orders.handles(Orders.close)
     async def close(ctx: Context, request: Close) -> Placed:
         ctx.tx.record(EFFECT, "close", request.id, request.key, request.number)
-        obstruct(ctx, {"parked": "flaky", "flaky": "parked"}.get(request.plan, request.plan))
+        obstruct(ctx, {"parked": "flaky", "flaky": "parked"}.get(request.plan, request.plan), request.number)
         return Placed(id=request.id)
 
     @orders.on(Noted)

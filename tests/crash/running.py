@@ -12,7 +12,7 @@ import sqlite3
 import time
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import nats
@@ -40,11 +40,13 @@ WORKLOAD = (
     *(Lane(f"checked{number}", "checked", "checked") for number in range(2)),
     *(Lane(f"send{number}", "send") for number in range(3)),
     Lane("fan", "call", count=2, fan=48),
-    Lane("flaky", "call", "flaky", count=3),
-    Lane("parked", "send", "parked", count=3),
-    Lane("dead", "call", "dead", count=3),
+    *(Lane(f"burst{number}", "call", count=4, fan=8, burst=True, pause=0.05) for number in range(2)),
+    Lane("flaky", "call", "flaky", count=1, fan=8, burst=True),
+    Lane("parked", "call", "parked", count=1, fan=6, burst=True),
+    Lane("dead", "call", "dead", count=1, fan=6, burst=True),
+    Lane("late", "send", "parked", count=5, pause=0.1),
 )
-"""Every way in, every way to fail; about 130 requests in five steps."""
+"""Every way in, every way to fail; about 200 things asked for, many of a key at once."""
 
 _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload(["tests.crash.children"])
@@ -64,7 +66,7 @@ class Run:
     """One system in one folder: a NATS server of its own, two services, a driver."""
 
     def __init__(
-        self, folder: Path, lanes: Sequence[Lane] = WORKLOAD, *, crash: Mapping[str, str] | None = None, limit: float = 45.0, pages: int = 0
+        self, folder: Path, lanes: Sequence[Lane] = WORKLOAD, *, crash: Mapping[str, str] | None = None, limit: float = 45.0, **options: Any
     ) -> None:
         self.folder = folder
         self.crash = dict(crash or {})
@@ -74,7 +76,7 @@ class Run:
         self.driven = False
         self._lanes = tuple(lanes)
         self._limit = limit
-        self._pages = pages
+        self._options = options
         self._processes: dict[str, multiprocessing.process.BaseProcess] = {}
         self._held_down: set[str] = set()
         self._watcher: asyncio.Task[None] | None = None
@@ -90,7 +92,7 @@ class Run:
         async with embedded_nats(self.folder / "nats") as server:
             self.server = server
             url = server.url.replace("://", f"://{quote(server.user)}:{quote(server.password)}@")
-            self.settings = Settings(self.folder, url, _free_port(), self._lanes, self._pages)
+            self.settings = Settings(self.folder, url, _free_port(), self._lanes, **self._options)
             self.nats = await nats.connect(
                 server.url, user=server.user, password=server.password, max_reconnect_attempts=-1, error_cb=_ignore
             )
