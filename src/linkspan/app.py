@@ -115,6 +115,23 @@ class App:
                 shared = " and ".join(f"'{each.name}'" for each in sharing)
                 raise SetupError(f"The services {shared} would share a store: put {{service}} into it, or name it in each Service.")
 
+    def settings(self) -> dict[str, Any]:
+        """Return what the app was told, without passwords, for people to read."""
+        given = self._broker_given or "embedded"
+        if isinstance(given, str):
+            scheme, mark, rest = given.partition("://")
+            broker = f"{scheme}{mark}{rest.rpartition('@')[2]}"
+        else:
+            broker = type(given).__name__
+        layers = [type(layer).__name__ for layer in self._middleware]
+        return {
+            "broker": broker,
+            "http": f"{self._host}:{self._port}",
+            "data": str(self.data),
+            "addresses": dict(self._addresses),
+            "middleware": layers,
+        }
+
     def store_url(self, service: Service) -> str:
         """Return the URL of a service's database."""
         template = service.store or self._store_template or f"sqlite:///{quote(str(self.data))}/{{service}}.db"

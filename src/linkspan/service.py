@@ -71,8 +71,8 @@ class Service:
     ) -> None:
         if not name or not name.replace("-", "").isalnum() or not name.isascii() or name != name.lower():
             raise SetupError(f"Service name '{name}' cannot be used: write lower-case letters, digits and dashes.")
-        for contract in contracts:
-            if not (isinstance(cast("object", contract), type) and issubclass(contract, ServiceContract)):
+        for contract in cast("tuple[object, ...]", contracts):
+            if not (isinstance(contract, type) and issubclass(contract, ServiceContract)):
                 raise SetupError(f"Service '{name}' was given {contract!r}: name classes that derive from ServiceContract.")
         if isinstance(migrations, str):
             raise SetupError(f"Service '{name}' has a text as migrations: give a list of texts, or Path(...) for a folder.")

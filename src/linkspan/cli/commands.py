@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linkspan.cli import dead, doctor
+from linkspan.cli import dead
 from linkspan.cli.table import show
 from linkspan.cli.target import load_app, opened_stores
-from linkspan.errors import SetupError
-from linkspan.operation import Command
 
 if TYPE_CHECKING:
     from linkspan.app import App
@@ -22,8 +20,10 @@ __all__ = ["cli"]
 cli = typer.Typer(
     name="linkspan",
     help="The space between services: run them, look at them, mend what got stuck.",
+    epilog="Start with: linkspan run hello:app, where hello.py in this folder holds app = App(...). Each command has --help and an example.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
 )
 outbox = typer.Typer(help="Look at messages that wait for the broker.", no_args_is_help=True)
 cli.add_typer(outbox, name="outbox")
@@ -31,23 +31,40 @@ cli.add_typer(dead.commands, name="dead")
 
 Target = Annotated[str, typer.Argument(help="The app, as module:attribute.", metavar="MODULE:APP")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OneService = Annotated[str, typer.Option("--service", help="Only this service.")]
+OneService = Annotated[str, typer.Option("--service", help="Only this service.", metavar="NAME")]
 
 
-@cli.command(epilog="Example: linkspan run hello:app --log text")
+def _say_version(value: bool) -> None:  # noqa: FBT001 - the shape that typer calls
+    if value:
+        from importlib.metadata import version  # noqa: PLC0415 - only here
+
+        typer.echo(f"linkspan {version('linkspan')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    *, version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")] = False
+) -> None:
+    """Take the options that stand before a command."""
+
+
+@cli.command(epilog="Examples: linkspan run hello:app --log json, or a service per process: linkspan run shop:app --only orders")
 def run(
     target: Target,
-    only: Annotated[list[str] | None, typer.Option("--only", help="Run just this service of the app; repeat for more.")] = None,
-    log: Annotated[str, typer.Option(help="json, text or off.")] = "text",
-    level: Annotated[str, typer.Option(help="The lowest level to log.")] = "info",
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Run just this service of the app; repeat for more.", metavar="NAME")
+    ] = None,
+    log: Annotated[str, typer.Option(help="json, text or off; logs go to standard error.", metavar="FORM")] = "text",
+    level: Annotated[str, typer.Option(help="The lowest level to log: debug, info, warning or error.", metavar="LEVEL")] = "info",
 ) -> None:
-    """Run an app until Ctrl-C or SIGTERM, then drain it."""
+    """Run an app until Ctrl-C or SIGTERM, then drain it. A second signal ends it at once."""
     import uvloop  # noqa: PLC0415 - only here
 
     from linkspan.telemetry.logs import set_up  # noqa: PLC0415 - only here
 
-    set_up(log, level)
     app = load_app(target)
+    set_up(log, level)
     uvloop.run(_run(app, only or []))
 
 
@@ -77,48 +94,18 @@ def _first_calls(app: App) -> list[str]:
 
 @cli.command(epilog="Example: linkspan describe hello:app --json")
 def describe(target: Target, *, as_json: AsJson = False) -> None:
-    """Show services, operations, events, topics and databases as declared."""
-    app = load_app(target)
-    rows = _described(app)
-    if as_json:
-        typer.echo(json.dumps({"services": rows}, indent=2))
-        return
-    for service in rows:
-        typer.echo(f"{service['service']}  (store {service['store']})")
-        for line in service["operations"]:
-            typer.echo(f"  {line['kind']:<8} {line['name']}  {line['request']} -> {line['response']}  {', '.join(line['paths'])}")
-        for line in service["reacts_to"]:
-            typer.echo(f"  event    {line['name']}  {'once' if line['once'] else 'at least once'}")
+    """Show services, operations, events, topics, databases and limits as declared, without starting anything."""
+    from linkspan.cli.describe import described, lines  # noqa: PLC0415 - only here
 
-
-def _described(app: App) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for service in app.services:
-        operations: list[dict[str, Any]] = []
-        for handled in service.operations.values():
-            operation = handled.operation
-            if operation is not None:
-                paths = ["direct", "durable"] if isinstance(operation, Command) else ["direct"]
-                operations.append(
-                    {
-                        "kind": operation.kind,
-                        "name": operation.full_name,
-                        "path": operation.path,
-                        "request": operation.request.__name__,
-                        "response": operation.response.__name__,
-                        "paths": paths,
-                    }
-                )
-        reacts = [{"name": each.name, "once": each.once} for each in service.events.values()]
-        rows.append({"service": service.name, "store": app.store_url(service), "operations": operations, "reacts_to": reacts})
-    return rows
+    found = described(load_app(target))
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines(found)))
 
 
 @outbox.command("status", epilog="Example: linkspan outbox status hello:app")
 def outbox_status(target: Target, service: OneService = "", *, as_json: AsJson = False) -> None:
     """Show how many messages wait for the broker, and for how long the oldest."""
     app = load_app(target)
-    show(asyncio.run(_depths(app, service)), as_json=as_json, empty="No database yet: run the app first.")
+    show(asyncio.run(_depths(app, service)), as_json=as_json, empty="")
 
 
 async def _depths(app: App, service: str) -> list[dict[str, Any]]:
@@ -131,8 +118,11 @@ async def _depths(app: App, service: str) -> list[dict[str, Any]]:
 def check_health(
     target: Annotated[str, typer.Argument(help="The app, as module:attribute.", metavar="[MODULE:APP]")] = "", *, as_json: AsJson = False
 ) -> None:
-    """Check the machine, the engines and their settings, and say how durable an acknowledgement is."""
+    """Check the machine, the engines and their settings, and say how durable an acknowledgement is. Exits with 1 when something is bad."""
+    from linkspan.cli import doctor  # noqa: PLC0415 - only here
+
     rows = asyncio.run(doctor.examine(load_app(target) if target else None))
     show(rows, as_json=as_json, empty="")
     if any(row["state"] == "bad" for row in rows):
-        raise SetupError("Something above is bad: it says what to do.")
+        typer.echo("linkspan: Something is bad: its line says what to do.", err=True)
+        raise typer.Exit(1)

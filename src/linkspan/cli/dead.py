@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from linkspan import envelope as envelopes
 from linkspan.cli.table import moment, show
-from linkspan.cli.target import load_app, opened_stores
+from linkspan.cli.target import chosen, load_app, opened_stores
 from linkspan.errors import Error, SetupError
-from linkspan.message import decode, redacted
+from linkspan.message import decode, decode_json, redacted
 from linkspan.ports import LetterState
 from linkspan.runtime import system
 
@@ -24,9 +26,9 @@ __all__ = ["commands"]
 commands = typer.Typer(help="List, show, redrive or discard messages that could not be handled.", no_args_is_help=True)
 
 Target = Annotated[str, typer.Argument(help="The app, as module:attribute.", metavar="MODULE:APP")]
-Service = Annotated[str, typer.Option("--service", help="The service that holds it.")]
-Positions = Annotated[list[int], typer.Argument(help="Numbers from `dead list`.")]
-Why = Annotated[str, typer.Option("--why", help="The reason, kept in the audit table.")]
+Service = Annotated[str, typer.Option("--service", help="The service that holds it.", metavar="NAME")]
+Positions = Annotated[list[int], typer.Argument(help="Numbers from `dead list`.", metavar="NUMBER")]
+Why = Annotated[str, typer.Option("--why", help="The reason, kept in the audit table.", metavar="TEXT")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -41,19 +43,24 @@ def list_(
 ) -> None:
     """List dead letters in order, oldest first."""
     states = () if everything else (LetterState.DEAD,)
-    found = asyncio.run(_letters(load_app(target), service, states, limit))
-    rows = [_row(name, letter) for name, letters in found.items() for letter in letters]
-    show(rows, as_json=as_json, empty="No dead letters.")
+    letters = asyncio.run(_letters(load_app(target), service, states, limit))
+    show([_row(letter) for letter in letters], as_json=as_json, empty="Nothing is held." if everything else "No dead letters.")
 
 
-async def _letters(app: App, service: str, states: tuple[LetterState, ...], limit: int) -> dict[str, list[Letter]]:
+async def _letters(app: App, service: str, states: tuple[LetterState, ...], limit: int) -> list[Letter]:
     async with opened_stores(app, service) as stores:
-        return {name: await store.letters(states=states, limit=limit) for name, store in stores.items()}
+        found = [letter for store in dict.fromkeys(stores.values()) for letter in await store.letters(states=states, limit=limit)]
+    return [letter for letter in found if service in {"", _holder(letter)}]
 
 
-def _row(service: str, letter: Letter) -> dict[str, Any]:
+def _holder(letter: Letter) -> str:
+    """Return the service that holds a letter: services that share a store keep them apart by the topic's name there."""
+    return letter.topic.partition(":")[0]
+
+
+def _row(letter: Letter) -> dict[str, Any]:
     return {
-        "service": service,
+        "service": _holder(letter),
         "number": letter.position,
         "state": letter.state.value,
         "type": letter.type or "(unreadable)",
@@ -76,21 +83,21 @@ def show_one(
     app = load_app(target)
     name = _the_service(app, service)
     letter = asyncio.run(_letter(app, name, number))
-    rows = [{"field": field, "value": value} for field, value in _shown(app, name, letter).items()]
+    rows = [{"field": field, "value": value} for field, value in _shown(app, letter).items()]
     show(rows, as_json=as_json, empty="")
 
 
 async def _letter(app: App, service: str, number: int) -> Letter:
     async with opened_stores(app, service) as stores:
         letter = await stores[service].letter(number)
-    if letter is None:
+    if letter is None or _holder(letter) != service:
         raise SetupError(f"Service '{service}' holds no message {number}: look at `linkspan dead list`.")
     return letter
 
 
-def _shown(app: App, service: str, letter: Letter) -> dict[str, Any]:
+def _shown(app: App, letter: Letter) -> dict[str, Any]:
     return {
-        **_row(service, letter),
+        **_row(letter),
         "id": letter.id,
         "source": letter.source,
         "topic": letter.topic.partition(":")[2],
@@ -99,18 +106,19 @@ def _shown(app: App, service: str, letter: Letter) -> dict[str, Any]:
         "last failed": moment(letter.last_failed),
         "due": moment(letter.due) if letter.state is LetterState.PARKED else "-",
         "redrives": letter.redrives,
-        "content": _content(app, service, letter),
+        "content": _content(app, letter),
     }
 
 
-def _content(app: App, service: str, letter: Letter) -> str:
-    declared = next(each for each in app.services if each.name == service)
+def _content(app: App, letter: Letter) -> str:
+    (declared,) = chosen(app, _holder(letter))
     known = {handled.name: handled.request for handled in (*declared.events.values(), *declared.operations.values())}
     cls = known.get(letter.type)
     if cls is None:
         return f"{len(letter.data)} bytes of a type that this service does not handle"
     try:
-        return redacted(decode(cls, letter.data))
+        as_json = envelopes.read(letter.headers).content_type.startswith(envelopes.JSON)
+        return redacted(decode_json(cls, letter.data) if as_json else decode(cls, letter.data))
     except Error:
         return f"{len(letter.data)} bytes that cannot be decoded"
 
@@ -120,15 +128,31 @@ def redrive(target: Target, numbers: Positions, why: Why, service: Service = "")
     """Try dead letters again, in their order; a running service takes them up within a second."""
     app = load_app(target)
     name = _the_service(app, service)
-    changed = asyncio.run(_redrive(app, name, numbers, why))
-    typer.echo(f"{changed} of {len(numbers)} will be tried again.")
-    if changed < len(numbers):
+    changed, left = asyncio.run(_redrive(app, name, list(dict.fromkeys(numbers)), why))
+    typer.echo(f"{changed} will be tried again.")
+    if left:
+        typer.echo(f"linkspan: Left alone, no dead letters of '{name}': {', '.join(map(str, left))}.", err=True)
         raise typer.Exit(1)
 
 
-async def _redrive(app: App, service: str, numbers: list[int], why: str) -> int:
+async def _redrive(app: App, service: str, numbers: list[int], why: str) -> tuple[int, list[int]]:
     async with opened_stores(app, service) as stores:
-        return await stores[service].redrive(numbers, who=getpass.getuser(), why=why, at=system().clock.now())
+        store = stores[service]
+        there = [number for number in numbers if _is_dead(await store.letter(number), service)]
+        changed = await store.redrive(there, who=_user(), why=why, at=system().clock.now()) if there else 0
+    return changed, [number for number in numbers if number not in there]
+
+
+def _is_dead(letter: Letter | None, service: str) -> bool:
+    return letter is not None and letter.state is LetterState.DEAD and _holder(letter) == service
+
+
+def _user() -> str:
+    """Return who runs the command; in a container the user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 @commands.command(epilog="Example: linkspan dead discard hello:app 3 --service mail --why 'test order'")
@@ -145,12 +169,15 @@ def discard(
 
 async def _discard(app: App, service: str, number: int, why: str) -> bool:
     async with opened_stores(app, service) as stores:
-        return await stores[service].discard(number, who=getpass.getuser(), why=why, at=system().clock.now())
+        store = stores[service]
+        if not _is_dead(await store.letter(number), service):
+            return False
+        return await store.discard(number, who=_user(), why=why, at=system().clock.now())
 
 
 def _the_service(app: App, service: str) -> str:
     if service:
-        return service
+        return chosen(app, service)[0].name
     if len(app.services) == 1:
         return app.services[0].name
     raise SetupError(f"Numbers count per service: name one with --service ({', '.join(each.name for each in app.services)}).")

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from linkspan.ports import Store
+    from linkspan.service import Service
 
-__all__ = ["load_app", "opened_stores"]
+__all__ = ["chosen", "load_app", "opened_stores"]
 
 
 def load_app(target: str) -> App:
     """Import `module:attribute` from the current folder. Raises `SetupError` saying what is wrong with the name."""
     module_name, colon, attribute = target.partition(":")
-    if not colon or not attribute:
+    if not colon or not module_name or not attribute or module_name.startswith("."):
         raise SetupError(f"The target '{target}' names no app: write module:attribute, such as hello:app.")
     if os.getcwd() not in sys.path:  # noqa: PTH109 - compared with strings
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as above
@@ -40,24 +41,38 @@ def load_app(target: str) -> App:
     return app
 
 
+def chosen(app: App, service: str) -> list[Service]:
+    """Return the service of this name, or all of them for ''. Raises `SetupError`."""
+    found = [each for each in app.services if service in {"", each.name}]
+    if not found:
+        raise SetupError(f"There is no service '{service}' in this app: name one of {', '.join(each.name for each in app.services)}.")
+    return found
+
+
 @asynccontextmanager
-async def opened_stores(app: App, service: str) -> AsyncGenerator[dict[str, Store]]:
-    """Open the existing databases of an app, or of one service, beside whoever has them open."""
-    names = [each.name for each in app.services]
-    if service and service not in names:
-        raise SetupError(f"There is no service '{service}' in this app: name one of {', '.join(names)}.")
+async def opened_stores(app: App, service: str, *, needed: bool = True) -> AsyncGenerator[dict[str, Store]]:
+    """Open the existing databases of an app, or of one service, beside whoever has them open.
+
+    Yields them by service; services that share one have the same. A database that is not there
+    yet is left out; `SetupError` when there is none but one is `needed`.
+    """
     stores: dict[str, Store] = {}
-    urls: set[str] = set()
+    opened: dict[str, Store] = {}
     try:
-        for each in app.services:
+        for each in chosen(app, service):
             url = app.store_url(each)
-            if (service and each.name != service) or url in urls:
-                continue
-            urls.add(url)
-            store = open_store(url, name=each.name, runtime=system(), exclusive=False)
-            await store.open()
+            store = opened.get(url)
+            if store is None:
+                store = open_store(url, name=each.name, runtime=system(), exclusive=False)
+                file = getattr(store, "path", None)
+                if file is not None and not file.exists():
+                    continue
+                await store.open()
+                opened[url] = store
             stores[each.name] = store
+        if needed and not stores:
+            raise SetupError("There is no database of this app here yet: run it first, or start in its folder.")
         yield stores
     finally:
-        for store in stores.values():
+        for store in opened.values():
             await store.aclose()

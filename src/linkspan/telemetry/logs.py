@@ -1,4 +1,4 @@
-"""Structured logs: constant texts, fields beside them, as JSON lines or for the eye. Never payloads."""
+"""Structured logs: constant texts, fields beside them, as JSON lines or for the eye. Never payloads, never an exception's text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from traceback import extract_tb
+from typing import TYPE_CHECKING, Any
 
 from linkspan.errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["JsonLines", "PlainLines", "set_up"]
 
@@ -16,8 +20,17 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what was given as `extra`."""
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    """Return what was given as `extra`, and of an exception its type and where it came from: its text may hold payload."""
+    fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    if record.exc_info and record.exc_info[1] is not None:
+        fields.setdefault("error", type(record.exc_info[1]).__name__)
+        fields.setdefault("stack", _stack(record.exc_info[1]))
+    return fields
+
+
+def _stack(error: BaseException) -> str:
+    steps = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)]
+    return " < ".join(reversed(steps))
 
 
 class JsonLines(logging.Formatter):
@@ -30,38 +43,51 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "text": record.getMessage(),
-            **fields_of(record),
         }
-        if record.exc_info:
-            line["stack"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return json.dumps({**line, **_apart(fields_of(record), line)}, default=str)
+
+
+def _apart(fields: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename fields that would hide what every line has."""
+    return {f"{name}_" if name in line else name: value for name, value in fields.items()}
 
 
 class PlainLines(logging.Formatter):
-    """`12:00:00.000 warning linkspan.outbox: Text (field=value ...)`."""
+    """`12:00:00.000 warning linkspan.outbox: Text (field=value ...)`, always one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         moment = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
-        fields = " ".join(f"{name}={value}" for name, value in fields_of(record).items())
-        text = f"{moment} {record.levelname.lower()} {record.name}: {record.getMessage()}" + (f" ({fields})" if fields else "")
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        fields = " ".join(f"{name}={_one_line(value)}" for name, value in fields_of(record).items())
+        return f"{moment} {record.levelname.lower()} {record.name}: {record.getMessage()}" + (f" ({fields})" if fields else "")
+
+
+def _one_line(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 def set_up(form: str, level: str) -> None:
-    """Send the package's logs to standard error, as `json`, `text` or not at all (`off`)."""
-    logger = logging.getLogger("linkspan")
+    """Send logs to standard error, as `json`, `text` or not at all (`off`).
+
+    All logs of the process take this form, unless its own code has given the root logger a handler: then only the package's do.
+    """
     number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
+    if not number:
         raise SetupError(f"The log level '{level}' is unknown: use debug, info, warning or error.")
-    if form == "off":
-        logger.addHandler(logging.NullHandler())
-        logger.propagate = False
-        return
-    if form not in {"json", "text"}:
+    if form not in {"json", "text", "off"}:
         raise SetupError(f"The log form '{form}' is unknown: use json, text or off.")
+    ours, root = logging.getLogger("linkspan"), logging.getLogger()
+    ours.setLevel(number)
+    if form == "off":
+        ours.addHandler(logging.NullHandler())
+        ours.propagate = False
+        return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else PlainLines())
-    logger.addHandler(handler)
-    logger.setLevel(number)
-    logger.propagate = False
+    if root.handlers:
+        ours.addHandler(handler)
+        ours.propagate = False
+    else:
+        root.addHandler(handler)
+        root.setLevel(number)

@@ -1,0 +1,94 @@
+"""`linkspan describe`: what an app declares, without starting it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from linkspan.client import command_topic, event_topic
+from linkspan.message import traits_of, type_name
+from linkspan.operation import Command
+
+if TYPE_CHECKING:
+    from linkspan.app import App
+    from linkspan.operation import Operation
+    from linkspan.service import Service
+
+__all__ = ["described", "lines"]
+
+
+def described(app: App) -> dict[str, Any]:
+    """Return the app as plain values."""
+    return {**app.settings(), "services": [_service(app, service) for service in app.services]}
+
+
+def _service(app: App, service: Service) -> dict[str, Any]:
+    operations = [_operation(each.operation) for each in service.operations.values() if each.operation is not None]
+    reacts = [
+        {"name": each.name, "key": _key(each.request), "once": each.once, "topic": event_topic(each.package)}
+        for each in service.events.values()
+    ]
+    taken = {line["topic"] for line in (*operations, *reacts) if line["topic"]}
+    return {
+        "service": service.name,
+        "store": app.store_url(service),
+        "contracts": [contract.full_name for contract in service.contracts],
+        "operations": operations,
+        "reacts_to": reacts,
+        "publishes": _published(service),
+        "topics": {"takes": sorted(taken), "publishes": sorted({event_topic(each.contract.package) for each in service.contracts})},
+        "migrations": [name for name, _ in service.scripts()],
+        "middleware": [type(layer).__name__ for layer in service.middleware],
+        "limits": asdict(service.limits),
+    }
+
+
+def _operation(operation: Operation[Any, Any]) -> dict[str, Any]:
+    key = _key(operation.request)
+    durable = isinstance(operation, Command) and bool(key)
+    return {
+        "kind": operation.kind,
+        "name": operation.full_name,
+        "path": operation.path,
+        "request": operation.request.__name__,
+        "response": operation.response.__name__,
+        "key": key,
+        "paths": ["direct", "durable"] if durable else ["direct"],
+        "topic": command_topic(operation.package) if isinstance(operation, Command) else "",
+    }
+
+
+def _published(service: Service) -> list[str]:
+    """Return the events of the packages that a service implements: those are its own to publish."""
+    names: set[str] = set()
+    for contract in service.contracts:
+        names.update(type_name(event) for event in contract.contract.events)
+        names.update(event.full_name for event in contract.events)
+    return sorted(names)
+
+
+def _key(message: Any) -> str:
+    return traits_of(message).key or ""
+
+
+def lines(app: dict[str, Any]) -> list[str]:
+    """Return the same for people."""
+    found = [f"broker {app['broker']}, direct path at {app['http']}, data in {app['data']}"]
+    found += [f"calls to {name} go to {address}" for name, address in app["addresses"].items()]
+    for service in app["services"]:
+        found += ["", f"{service['service']}  (store {service['store']})"]
+        for each in service["operations"]:
+            key = f"  key {each['key']}" if each["key"] else ""
+            found.append(f"  {each['kind']:<8} {each['path']}  {each['request']} -> {each['response']}{key}  {', '.join(each['paths'])}")
+        for each in service["reacts_to"]:
+            key = f"  key {each['key']}" if each["key"] else ""
+            found.append(f"  reacts   {each['name']}{key}  {'once' if each['once'] else 'at least once'}")
+        found += [f"  event    {name}" for name in service["publishes"]]
+        found += [f"  takes    {topic}" for topic in service["topics"]["takes"]]
+        found.append(f"  limits   {_limits(service['limits'])}")
+    return found
+
+
+def _limits(limits: dict[str, Any]) -> str:
+    parked = ", ".join(f"{seconds:g}" for seconds in limits["parked"])
+    return f"{limits['inline']} tries at once, parked for {parked or 'no'} s, {limits['timeout']:g} s for one run"
