@@ -110,6 +110,7 @@ class Holding:
     def _held(self, key: _Key, unit: Unit) -> None:
         consumer, work, state, error = unit.tag
         key.pending -= 1
+        key.version += 1  # a look that began before this commit did not see the letter and must not free the key
         if unit.outcome is Outcome.FAILED:
             code = unit.error.code.value if unit.error else "unknown"
             _log.error("A letter could not be stored; its message stays in hand.", extra={"service": self._home.name, "code": code})
