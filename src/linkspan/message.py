@@ -37,6 +37,7 @@ from linkspan.fields import (
     repeated,
 )
 from linkspan.link import Declaration, check_identifier
+from linkspan.nesting import too_deep
 from linkspan.options import ext_field, ext_message
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ __all__ = [
 M = TypeVar("M", bound=protobuf.Message[Any])
 
 MAX_SIZE: Final = 4 * 1024 * 1024  # bytes; what gRPC takes by default
-_SURELY_SHALLOW: Final = 30  # brackets; protobuf reads 100 levels, and a level of google.protobuf.Struct is three
+_SURELY_SHALLOW: Final = 400  # characters: 100 levels take more
 _LAZY: Final = ("_desc", "_ext_marshaler", "__linkspan__")
 
 
@@ -406,17 +407,14 @@ def decode_json(cls: type[M], data: bytes | str, *, max_size: int = MAX_SIZE, ig
     if len(data) > max_size:
         raise _oversized(cls, len(data), max_size)
     try:
+        if too_deep(data):
+            raise RecursionError  # noqa: TRY301 - answered below like any other text that cannot be read
         message = cls.from_json(data, ignore_unknown_fields=ignore_unknown_fields)
-        if _may_be_deep(data):  # JSON is read deeper than bytes are: what comes in must be able to travel on
+        if len(data) > _SURELY_SHALLOW:  # JSON is read deeper than bytes are: what comes in must be able to travel on
             cls.from_binary(message.to_binary())
         return message
     except Exception as error:  # noqa: BLE001 - whatever the decoder meets, the text is to blame
         raise _undecodable(cls, error, "JSON") from None
-
-
-def _may_be_deep(data: bytes | str) -> bool:
-    opened = data.count("{") + data.count("[") if isinstance(data, str) else data.count(b"{") + data.count(b"[")
-    return opened > _SURELY_SHALLOW
 
 
 def _oversized(cls: type[protobuf.Message[Any]], size: int, max_size: int) -> Error:

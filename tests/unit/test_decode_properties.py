@@ -6,6 +6,7 @@ import copy
 import pickle
 from typing import Any, Literal
 
+import pytest
 from hypothesis import given, settings, strategies as st
 from protobuf import ScalarType
 
@@ -31,6 +32,7 @@ from linkspan.message import (
     redacted,
     repeated,
 )
+from linkspan.nesting import too_deep
 
 contract = Contract("test.properties.v1")
 
@@ -216,3 +218,17 @@ def test_every_scalar_of_proto3_is_among_the_declared_kinds() -> None:
     declared = {getattr(fields, name).__metadata__[0] for name in fields.__all__ if hasattr(getattr(fields, name), "__metadata__")}
     plain = {ScalarType.STRING, ScalarType.BYTES, ScalarType.BOOL, ScalarType.INT64, ScalarType.DOUBLE}
     assert declared | plain == set(ScalarType)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 100_000 + "]" * 100_000, '"' + "[" * 1000])
+def test_deep_json_is_refused_before_the_decoder_sees_it(text: str) -> None:
+    with pytest.raises(Error) as caught:
+        decode_json(Timestamp, text)
+
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+def test_brackets_in_strings_do_not_count() -> None:
+    assert not too_deep('{"a": "' + "[{" * 500 + '\\" ]"}')
+    assert too_deep('{"a": ' + "[" * 202)
+    assert not too_deep("[" * 200 + "]" * 200 + "," + "[" * 200)
