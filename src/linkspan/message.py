@@ -37,7 +37,7 @@ from linkspan.fields import (
     repeated,
 )
 from linkspan.link import Declaration, check_identifier
-from linkspan.nesting import too_deep
+from linkspan.nesting import may_be_deep, too_deep
 from linkspan.options import ext_field, ext_message
 
 if TYPE_CHECKING:
@@ -83,7 +83,6 @@ __all__ = [
 M = TypeVar("M", bound=protobuf.Message[Any])
 
 MAX_SIZE: Final = 4 * 1024 * 1024  # bytes; what gRPC takes by default
-_SURELY_SHALLOW: Final = 400  # characters: 100 levels take more
 _LAZY: Final = ("_desc", "_ext_marshaler", "__linkspan__")
 
 
@@ -410,7 +409,7 @@ def decode_json(cls: type[M], data: bytes | str, *, max_size: int = MAX_SIZE, ig
         if too_deep(data):
             raise RecursionError  # noqa: TRY301 - answered below like any other text that cannot be read
         message = cls.from_json(data, ignore_unknown_fields=ignore_unknown_fields)
-        if len(data) > _SURELY_SHALLOW:  # JSON is read deeper than bytes are: what comes in must be able to travel on
+        if may_be_deep(data):  # JSON is read deeper than bytes are: what comes in must be able to travel on
             cls.from_binary(message.to_binary())
         return message
     except Exception as error:  # noqa: BLE001 - whatever the decoder meets, the text is to blame
