@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from linkspan.brokers import nats_consumer
+from linkspan.brokers import nats, nats_consumer
 from linkspan.brokers.nats import NatsBroker
 from linkspan.errors import Code, Error
 from linkspan.ports import Outgoing
@@ -51,6 +51,11 @@ async def stored(broker: NatsBroker, number: int, size: int = 0) -> None:
             assert isinstance(outcome, Error)
             assert outcome.code is Code.UNAVAILABLE
             await asyncio.sleep(0.02)
+
+
+async def never() -> None:
+    """Stand for a reconnecting task that hangs."""
+    await asyncio.Event().wait()
 
 
 def in_order(data: list[bytes]) -> bool:
@@ -158,6 +163,41 @@ async def test_garbage_from_the_server_costs_one_connection(tmp_path: Path, hot_
         await stored(broker, 3)
         await got.all_of({b"0", b"1", b"2", b"3"})
         assert in_order(got.data)
+
+
+@BOTH
+async def test_client_that_does_not_come_back_is_replaced(tmp_path: Path, hot_path: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nats, "STUCK", 0.2)
+    async with network(tmp_path, hot_path=hot_path) as (proxy, broker):
+        got: Any = Collector(ack=True)
+        await broker.subscribe(TOPIC, "g", got, prefetch=10)
+        await stored(broker, 0)
+        old: Any = broker._client
+        monkeypatch.setattr(old, "_select_next_server", never)
+        proxy.cut()
+
+        for number in range(1, 10):
+            await stored(broker, number)
+
+        await got.all_of({b"%d" % number for number in range(10)})
+        assert in_order(got.data)
+        assert broker._client is not old
+
+
+@BOTH
+async def test_deleted_group_goes_on_when_it_is_declared_again(tmp_path: Path, hot_path: bool) -> None:
+    async with network(tmp_path, hot_path=hot_path) as (_, broker):
+        got = Collector(ack=True)
+        await broker.subscribe(TOPIC, "g", got, prefetch=10)
+        await stored(broker, 0)
+        await got.count(1)
+
+        await broker.admin.request("CONSUMER.DELETE.shop_orders_v1_events.g")
+        await stored(broker, 1)
+        await broker.declare([TOPIC], [(TOPIC, "g")])
+
+        await got.all_of({b"0", b"1"})
+        assert got.first_seen() == [b"0", b"1"]
 
 
 async def test_unsent_bytes_are_bounded(tmp_path: Path) -> None:

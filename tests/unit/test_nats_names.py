@@ -6,13 +6,47 @@ import asyncio
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from linkspan.brokers.nats import NatsBroker
 from linkspan.brokers.nats_admin import consumer_of, stream_of
-from linkspan.brokers.nats_consumer import NatsDelivery, own_headers
+from linkspan.brokers.nats_consumer import Generation, NatsDelivery, PullSubscription, own_headers
 from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Outgoing
 from linkspan.testing.clock import fake_runtime
+
+REFUSALS = st.sampled_from(
+    [
+        b'{"error":{"code":400,"err_code":10201,"description":"x"},"stream":"s","seq":0}',
+        b'{"error":null}',
+        b"{}",
+        b"[]",
+        b"",
+        b'{"error":"\xff"}',
+    ]
+)
+STATUSES = st.tuples(st.sampled_from([b"100", b"408 Request Timeout", b"409 Batch Completed", b"503", b"999"]), st.integers(0, 10**8))
+
+
+class Wire:
+    """Takes what is sent."""
+
+    def send(self, *_: bytes) -> None: ...
+
+
+class Detached:
+    """A channel that is not connected."""
+
+    wire: Any = Wire()
+    runtime = fake_runtime()[0]
+    link = None
+
+    admin: Any = None
+
+    def inbox(self) -> str:
+        return "_INBOX.x"
+
+    def forget(self, _: PullSubscription) -> None: ...
 
 
 def test_stream_is_the_topic_with_underscores() -> None:
@@ -76,6 +110,40 @@ async def test_id_that_could_end_a_header_is_encoded() -> None:
     headers = broker._headers(Outgoing("a.b", "X", 1, "i\r\nEvil: 1ü", "k", b"ce-id: x\r\n", b""), b"")
 
     assert headers == b"Nats-Msg-Id: i%0D%0AEvil:%201%C3%BC\r\nce-id: x\r\n"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.binary(max_size=60), st.just(b"_INBOX.x.1")), st.binary(max_size=60), st.one_of(st.binary(max_size=80), REFUSALS))
+def test_any_answer_to_a_publish_ends_it_with_a_coded_error(subject: bytes, raw: bytes, data: bytes) -> None:
+    async def run() -> None:
+        broker = NatsBroker("nats://127.0.0.1:1", runtime=fake_runtime()[0])
+        broker._inbox = b"_INBOX.x."
+        future = asyncio.get_running_loop().create_future()
+        broker._pending[1] = (future, "a.b")
+
+        broker._on_puback(subject, b"", raw, data)
+        broker._on_puback(b"_INBOX.x.1", b"", raw, data)
+
+        assert future.done()
+        error = future.exception()
+        assert error is None or isinstance(error, Error)
+
+    asyncio.run(run())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.binary(max_size=80), st.builds(b"NATS/1.0 %b\r\nNats-Pending-Messages: %d\r\n\r\n".__mod__, STATUSES)))
+def test_any_status_on_a_pull_keeps_the_prefetch_bound(raw: bytes) -> None:
+    async def run() -> None:
+        subscription = PullSubscription(Detached(), "a.b", "g", lambda _: None, 10)
+        generation = Generation(subscription, Detached.wire, "_INBOX.x")
+        generation.pull()
+
+        generation.receive(b"_INBOX.x.1", b"", raw, b"")
+
+        assert 0 <= generation.outstanding + generation.unsettled <= 10
+
+    asyncio.run(run())
 
 
 async def test_closed_broker_refuses_in_words() -> None:

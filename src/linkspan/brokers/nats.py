@@ -40,7 +40,8 @@ PUBLISH_TIMEOUT = 5.0
 MIN_BATCH, MAX_BATCH = 2, 1000
 _NOBODY: tuple[asyncio.Future[None] | None, str] = (None, "")
 _FRAME = len(b"NATS/1.0\r\n\r\n")
-_STUCK = 30.0
+STUCK = 30.0
+"""Seconds after which a client that did not come back is replaced."""
 _CLOSE_LIMIT = 2.0
 _SWEEP = 0.5
 _STREAM_FULL = 10077
@@ -61,6 +62,14 @@ class _PubAck(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_PubAck).decode
+
+
+async def _shut(client: Client) -> None:
+    """Close a client whatever state its socket is in."""
+    try:
+        await client.close()
+    except (NatsError, OSError, RuntimeError) as error:  # uvloop: RuntimeError for a handle that is gone
+        logger.info("nats connection not closed in order", extra={"reason": type(error).__name__})
 
 
 class NatsBroker:
@@ -157,8 +166,10 @@ class NatsBroker:
                 closed_cb=closed,
             )
         except asyncio.CancelledError:
-            await client.close()
+            await _shut(client)
             raise
+        except TypeError as error:
+            raise SetupError(f"The NATS options are not understood ({error}): give what nats-py's connect takes.") from error
         except (NatsError, OSError, TimeoutError) as error:
             if _AUTHORIZATION in f"{self._last_error} {error}".lower():
                 raise SetupError("The NATS server refused the login: check user, password or credentials.") from error
@@ -172,7 +183,7 @@ class NatsBroker:
             await link.listen(f"{inbox}.*", self._on_puback)
             await client.flush()
         except BaseException:
-            await client.close()
+            await _shut(client)
             raise
         self._inbox = inbox.encode() + b"."
         self._max_payload = client.max_payload
@@ -205,13 +216,16 @@ class NatsBroker:
         except (NatsError, OSError, TimeoutError):
             logger.info("nats connection closed without a last flush")
         self._link = None
+        self._subscriptions.clear()
         self.admin.close()
         self._fail("The broker was closed: open it again, then send the message again with the same id.")
-        await client.close()
+        await _shut(client)
 
     async def _on_error(self, error: Exception) -> None:
-        self._last_error = str(error)
-        logger.info("nats connection reported an error", extra={"reason": str(error) or type(error).__name__})
+        reason = str(error) or type(error).__name__
+        if reason != self._last_error:  # nats-py repeats itself ten times a second while it reconnects
+            logger.info("nats connection reported an error", extra={"reason": reason})
+        self._last_error = reason
 
     async def _on_disconnected(self) -> None:
         for subscription in self._subscriptions:
@@ -219,13 +233,18 @@ class NatsBroker:
         if self._link is not None:
             self._link.drop()
             self._lost, self._link = self._link, None
-            self.runtime.clock.call_later(_STUCK, self._give_up, self._client)
+            self.runtime.clock.call_later(STUCK, self._give_up, self._client)
         self._fail("The connection to NATS was lost: send the message again with the same id.")
 
     def _give_up(self, client: Client | None) -> None:
         """Replace a client that has not come back for long: its reconnecting may have died."""
         if client is not None and client is self._client and self._link is None and not client.is_closed:
-            self._revival = asyncio.get_running_loop().create_task(client.close(), name="linkspan nats give up")
+            self._revival = asyncio.get_running_loop().create_task(self._replace(client), name="linkspan nats give up")
+
+    async def _replace(self, client: Client) -> None:
+        await _shut(client)
+        if client is self._client and self._link is None:
+            await self._revive()
 
     async def _on_reconnected(self) -> None:
         if self._client is not None:
@@ -236,6 +255,8 @@ class NatsBroker:
     def _on_closed(self) -> None:
         """Dial again: nats-py gives up for good after some server errors."""
         self._link = None
+        if self._revival is not None and not self._revival.done():
+            return
         logger.error("nats connection was closed by nats-py; connecting again", extra={"reason": self._last_error})
         self._revival = asyncio.get_running_loop().create_task(self._revive(), name="linkspan nats revive")
 
@@ -369,7 +390,8 @@ class NatsBroker:
         return subject
 
     def _on_puback(self, subject: bytes, _reply: bytes, raw: bytes, data: bytes) -> None:
-        future, topic = self._pending.pop(int(subject[len(self._inbox) :]), _NOBODY)
+        token = subject[len(self._inbox) :]
+        future, topic = self._pending.pop(int(token), _NOBODY) if token.isdigit() else _NOBODY
         if future is None or future.done():
             return
         if data.startswith(b'{"stream":'):
@@ -388,7 +410,7 @@ class NatsBroker:
             return Error(Code.NOT_FOUND, f"Topic '{topic}' has no stream '{stream_of(topic)}': declare it first.")
         try:
             refusal = _decode(data).error or _Refusal()
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             refusal = _Refusal()
         reason = f"NATS error {refusal.err_code}, {refusal.description or 'not understood'}"
         if refusal.err_code == _TOO_LARGE:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from linkspan.brokers.nats_link import Link, Listener
     from linkspan.ports import Delivery, Runtime, Timer
 
-__all__ = ["Channel", "NatsDelivery", "PullSubscription", "own_headers"]
+__all__ = ["Channel", "Generation", "NatsDelivery", "PullSubscription", "own_headers"]
 
 logger = logging.getLogger("linkspan.nats")
 
@@ -75,7 +75,7 @@ class NatsDelivery(msgspec.Struct, eq=False, gc=False):
     topic: str
     headers: bytes
     data: bytes
-    generation: _Generation
+    generation: Generation
     reply: bytes
     unsettled: bool = True
 
@@ -121,7 +121,7 @@ class _NotYet:
 _NOT_YET = _NotYet()
 
 
-class _Generation:
+class Generation:
     """One start of a subscription: its inbox, its pulls and what it has in hand."""
 
     def __init__(self, subscription: PullSubscription, link: Link, inbox: str) -> None:
@@ -199,8 +199,8 @@ class _Generation:
         if unfilled is None or code == b"503":
             self._subscription.restart(raw[9 : raw.find(b"\r\n")].decode("ascii", "replace"))
             return
-        self.outstanding -= int(unfilled[1])
-        if self.outstanding <= 0 or self._prefetch - self.unsettled - self.outstanding >= self._half:
+        self.outstanding = max(0, self.outstanding - int(unfilled[1]))
+        if self.outstanding == 0 or self._prefetch - self.unsettled - self.outstanding >= self._half:
             self.pull()
 
 
@@ -213,7 +213,7 @@ class PullSubscription:
         self.deliver = receive
         self.prefetch = prefetch
         self.runtime = channel.runtime
-        self.current: _Generation | None = None
+        self.current: Generation | None = None
         self.pull_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(topic)}.{consumer_of(group)}".encode()
         self._channel = channel
         self._task: asyncio.Task[None] | None = None
@@ -281,7 +281,7 @@ class PullSubscription:
         link = self._channel.link
         if link is None:
             raise Error(Code.UNAVAILABLE, "The NATS server is not connected: the subscription starts when it is back.")
-        generation = _Generation(self, link, self._channel.inbox())
+        generation = Generation(self, link, self._channel.inbox())
         try:
             generation.listener = await link.listen(f"{generation.inbox}.*", generation.receive)
             await self._channel.admin.reset(stream_of(self.topic), consumer_of(self.group))

@@ -35,6 +35,7 @@ HIGH_WATER = 1 << 20
 """Bytes that may wait in the socket's buffer; above, nats-py's flusher takes over, which waits for it to drain."""
 
 _MESSAGES = (b"HMSG ", b"MSG ")
+_MAX_LINE, _MAX_FRAME = 1 << 20, 128 << 20  # far above what nats-server sends; more is not NATS
 _WITH_ALL, _WITH_REPLY = 6, 5
 NEEDED = ("_ps", "_pending", "_pending_data_size", "_transport", "_flush_queue", "_subs", "_process_msg")
 
@@ -98,16 +99,13 @@ class HotParser(Parser):
             data = self._rest + data
         self._rest = b""
         position, epoch, size, sinks = 0, self._epoch, len(data), self.sinks
-        while position < size:
-            end = data.find(b"\r\n", position)
-            if end < 0:
-                break
+        while (end := data.find(b"\r\n", position)) >= 0:
             start = end + 2
             if data.startswith(_MESSAGES, position):
                 fields = data[position:end].split()
                 begin, start = start, start + int(fields[-1]) + 2
                 if start > size:
-                    self._need, self._chunks = start - size, [data[position:]]
+                    self._collect(data[position:], start - size)
                     return
                 sink = sinks.get(fields[2])
                 if sink is not None:
@@ -119,6 +117,14 @@ class HotParser(Parser):
                 return
             position = start
         self._rest = data[position:] if position else data
+        if len(self._rest) > _MAX_LINE:
+            raise ProtocolError
+
+    def _collect(self, head: bytes, missing: int) -> None:
+        """Wait for the rest of a frame."""
+        if missing > _MAX_FRAME:
+            raise ProtocolError
+        self._need, self._chunks = missing, [head]
 
 
 def _hand_over(sink: Receive, fields: list[bytes], data: bytes, begin: int, end: int) -> None:

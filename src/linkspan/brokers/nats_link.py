@@ -124,6 +124,9 @@ class PublicLink:
     async def _send(self) -> None:
         try:
             while self._queue:
+                if not self._client.is_connected:
+                    self.drop()  # nats-py would keep it and send it late, past what was lost before it
+                    break
                 subject, reply, headers, data = self._queue.popleft()
                 self._size -= len(headers) + len(data)
                 fields = _fields(headers) if headers else None
