@@ -102,7 +102,17 @@ async def test_failing_receiver_does_not_end_the_reader(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize(
-    "line", [b"MSG a 7 x\r\n", b"HMSG a 7 r x 5\r\nabcde\r\n", b"HMSG\r\n", b"MSG a 7 -9\r\nabc\r\n", b"what is this\r\n"]
+    "line",
+    [
+        b"MSG a 7 x\r\n",
+        b"MSG a 7 -99\r\n",
+        b"MSG a 7 -15\r\n",
+        b"MSG a 7 999999999999\r\n",
+        b"HMSG a 7 r x 5\r\nabcde\r\n",
+        b"HMSG\r\n",
+        b"MSG a 7 -9\r\nabc\r\n",
+        b"what is this\r\n",
+    ],
 )
 async def test_what_is_not_nats_is_a_protocol_error(line: bytes) -> None:
     parser = HotParser(Recorder())

@@ -104,7 +104,7 @@ class HotParser(Parser):
             if data.startswith(_MESSAGES, position):
                 fields = data[position:end].split()
                 begin, start = start, start + int(fields[-1]) + 2
-                if start > size:
+                if not begin < start <= size:
                     self._collect(data[position:], start - size)
                     return
                 sink = sinks.get(fields[2])
@@ -121,8 +121,8 @@ class HotParser(Parser):
             raise ProtocolError
 
     def _collect(self, head: bytes, missing: int) -> None:
-        """Wait for the rest of a frame."""
-        if missing > _MAX_FRAME:
+        """Wait for the rest of a frame, if it can be one."""
+        if not 0 < missing <= _MAX_FRAME:
             raise ProtocolError
         self._need, self._chunks = missing, [head]
 
