@@ -12,7 +12,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from linkspan.brokers import broker_for
 from linkspan.client import Caller, Client, check_addresses
@@ -99,6 +99,7 @@ class App:
     def check(self) -> None:
         """Refuse what could not run, before anything is opened. Raises `SetupError`."""
         check_addresses(self._addresses)
+        self._check_broker()
         names: set[str] = set()
         owners: dict[str, str] = {}
         for service in self.services:
@@ -114,6 +115,14 @@ class App:
             if len(sharing) > 1 and any(each.store is None for each in sharing):
                 shared = " and ".join(f"'{each.name}'" for each in sharing)
                 raise SetupError(f"The services {shared} would share a store: put {{service}} into it, or name it in each Service.")
+
+    def _check_broker(self) -> None:
+        given = self._broker_given
+        try:
+            if isinstance(given, str):
+                _ = urlsplit(given).port
+        except ValueError as error:  # its text has no password
+            raise SetupError(f"The broker's address (LINKSPAN_BROKER) cannot be read: {error}. Write nats://host:port.") from error
 
     def settings(self) -> dict[str, Any]:
         """Return what the app was told, without passwords, for people to read."""

@@ -20,7 +20,7 @@ __all__ = ["cli"]
 cli = typer.Typer(
     name="linkspan",
     help="The space between services: run them, look at them, mend what got stuck.",
-    epilog="Start with: linkspan run hello:app, where hello.py in this folder holds app = App(...). Each command has --help and an example.",
+    epilog="Start with: linkspan run hello:app, where hello.py in this folder holds app = App(...). Each command has --help.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
