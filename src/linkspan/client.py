@@ -6,20 +6,17 @@ are no service.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from linkspan import envelope as envelopes
-from linkspan.context import Context, derived_id
-from linkspan.envelope import Envelope
+from linkspan.context import Context
 from linkspan.errors import Code, Error, SetupError
 from linkspan.handler import compose
-from linkspan.message import is_event, key_of, package_of, type_name
 from linkspan.middleware import Deadline, Tracing
 from linkspan.middleware.tracing import new_trace
-from linkspan.operation import EventType
 from linkspan.path import Side
 from linkspan.ports import Outgoing, Unit
 from linkspan.runtime import system
+from linkspan.sender import Origin, Sender
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,11 +25,11 @@ if TYPE_CHECKING:
     from linkspan.context import Home
     from linkspan.handler import Handler, Middleware
     from linkspan.message import Event
-    from linkspan.operation import Command, Operation, Query
+    from linkspan.operation import Command, EventType, Operation, Query
     from linkspan.ports import Broker, Runtime, Store
     from linkspan.transport.connect import ConnectChannel
 
-__all__ = ["Caller", "Client", "Sender", "check_addresses", "command_topic", "event_topic"]
+__all__ = ["Caller", "Client", "check_addresses"]
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -40,18 +37,6 @@ R = TypeVar("R")
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds for a call that names no timeout and has no deadline to inherit."""
-MAX_MESSAGE = 1_000_000
-"""The largest message in bytes, headers included: under the brokers' own limit of 1 MiB."""
-
-
-def event_topic(package: str) -> str:
-    """Return the topic of a package's events."""
-    return f"{package}.events"
-
-
-def command_topic(package: str) -> str:
-    """Return the topic of a package's durable commands."""
-    return f"{package}.commands"
 
 
 def check_addresses(addresses: Mapping[str, str]) -> None:
@@ -61,74 +46,6 @@ def check_addresses(addresses: Mapping[str, str]) -> None:
 
         for address in addresses.values():
             parse_address(address)
-
-
-class Sender:
-    """Makes outgoing messages for one source."""
-
-    __slots__ = ("_clock", "_heads", "_millis", "_stamp", "source")
-
-    def __init__(self, name: str, runtime: Runtime) -> None:
-        self.source = f"/{name}"
-        self._clock = runtime.clock
-        self._heads: dict[str, tuple[str, str, str]] = {}
-        self._millis = 0
-        self._stamp = ""
-
-    def event(self, ctx: Context, kind: Any, message: Any) -> Outgoing:
-        """Make an event's message. Raises `Error(INVALID_ARGUMENT)` without a key, when it cannot be encoded or is too large."""
-        cls: Any
-        if isinstance(kind, EventType):
-            declared = cast("Any", kind)
-            cls = declared.message
-            if type(message) is not cls:
-                raise Error(Code.INVALID_ARGUMENT, f"'{declared.full_name}' was given a {type(message).__name__}: publish its own message.")
-        else:
-            message, cls = kind, cast("Any", type(kind))
-            if not is_event(cls):
-                text = f"Cannot publish '{cls.__name__}', which is no event: derive it from Event, or send a command."
-                raise Error(Code.INVALID_ARGUMENT, text)
-        name = type_name(cls)
-        return self._outgoing(ctx, name, event_topic, package_of(cls), message)
-
-    def command(self, ctx: Context, operation: Any, request: Any, key: str | None) -> Outgoing:
-        """Make a durable command's message; a given `key` fixes its id, so that it has one effect however often it is sent."""
-        if type(request) is not operation.request:
-            raise Error(Code.INVALID_ARGUMENT, f"'{operation.full_name}' was given a {type(request).__name__}: send its own request.")
-        if operation.kind != "command":
-            raise Error(Code.INVALID_ARGUMENT, f"Cannot send '{operation.full_name}', which is a query: call it.")
-        id_ = "" if key is None else derived_id(f"{self.source}\n{key}", operation.full_name, 0)
-        expires = envelopes.timestamp(self._clock.now() + operation.expires) if operation.expires else ""
-        return self._outgoing(ctx, operation.full_name, command_topic, operation.package, request, id_, expires)
-
-    def _outgoing(  # noqa: PLR0913, PLR0917 - private, one call each
-        self, ctx: Context, name: str, topic: Any, package: str, message: Any, id_: str = "", expires: str = ""
-    ) -> Outgoing:
-        known = self._heads.get(name)
-        if known is None:
-            known = self._heads[name] = (topic(package), name.removeprefix(f"{package}."), envelopes.prefix(name, self.source))
-        key = key_of(message)
-        if not key:
-            raise Error(Code.INVALID_ARGUMENT, f"'{name}' has no order key: mark a field with key=True and give it a value.")
-        try:
-            data = message.to_binary()
-        except Exception as error:
-            raise Error(Code.INVALID_ARGUMENT, f"'{name}' cannot be encoded ({type(error).__name__}): check its fields' types.") from error
-        id_ = id_ or ctx.message_id()
-        envelope = Envelope(id_, self.source, name, key, ctx.trace, self._time(), ctx.correlation, ctx.id, expires)
-        headers = envelopes.render(known[2], envelope)
-        if len(data) + len(headers) > MAX_MESSAGE:
-            raise Error(
-                Code.INVALID_ARGUMENT, f"'{name}' has {len(data)} bytes, {MAX_MESSAGE} fit: store the content and send a reference."
-            )
-        return Outgoing(known[0], known[1], envelopes.lane_of(key), id_, key, headers, data)
-
-    def _time(self) -> str:
-        now = self._clock.now()
-        millis = int(now * 1000)
-        if millis != self._millis:
-            self._millis, self._stamp = millis, envelopes.timestamp(now)
-        return self._stamp
 
 
 class Caller:
@@ -275,7 +192,7 @@ class Client:
 
     async def send(self, operation: Command[Req, Any], request: Req, /, *, key: str | None = None) -> None:
         """Send a durable command; returns once the broker has stored it."""
-        await self._deliver(self._sender.command(self._origin(operation.full_name), operation, request, key))
+        await self._deliver(self._sender.command(self._origin(), operation, request, key))
 
     @overload
     async def publish(self, event: Event, /) -> None: ...
@@ -283,13 +200,11 @@ class Client:
     async def publish(self, event: EventType[Req], message: Req, /) -> None: ...
     async def publish(self, event: Any, message: Any = None, /) -> None:
         """Publish an event; returns once the broker has stored it."""
-        await self._deliver(self._sender.event(self._origin("publish"), event, message))
+        await self._deliver(self._sender.event(self._origin(), event, message))
 
-    def _origin(self, operation: str) -> Context:
-        ctx = Context(self, operation, self.runtime.ids.new())
-        ctx.is_origin = True
-        ctx.trace = new_trace(self.runtime.ids)
-        return ctx
+    def _origin(self) -> Origin:
+        ids = self.runtime.ids
+        return Origin(ids.new(), new_trace(ids))
 
     async def _deliver(self, message: Outgoing) -> None:
         broker = self._broker

@@ -125,7 +125,6 @@ class Context:
         "deadline",
         "home",
         "id",
-        "is_origin",
         "key",
         "operation",
         "path",
@@ -140,7 +139,6 @@ class Context:
         self.id = id
         self.key = id
         self.read_only = read_only
-        self.is_origin = False
         self.correlation = id
         self.trace = ""
         self.caller = ""
@@ -187,8 +185,8 @@ class Context:
         return derived_id(self.key, f"{self.home.name} {self.caller} {self.operation}", self._ordinal)
 
     def message_id(self) -> str:
-        """Return the id of the next message: where a context stands for one message alone, that is its own."""
-        return self.id if self.is_origin else self.new_id()
+        """Return the id of the next message."""
+        return self.new_id()
 
     def resource(self, kind: type[R]) -> R:
         """Return what the service's lifespan provides of this type."""

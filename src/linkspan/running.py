@@ -7,8 +7,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from linkspan.client import Sender, command_topic, event_topic
-from linkspan.consumer import Binding, Consumer
+from linkspan.consumer import Consumer
 from linkspan.context import Context, Transaction
 from linkspan.deadletter import Holding
 from linkspan.envelope import JSON, PROTOBUF
@@ -19,7 +18,8 @@ from linkspan.message import decode, decode_json
 from linkspan.middleware.tracing import new_trace
 from linkspan.operation import Command
 from linkspan.ports import Outcome, Unit
-from linkspan.work import frames
+from linkspan.sender import Sender, command_topic, event_topic
+from linkspan.work import Binding, frames
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from linkspan.client import command_topic, event_topic
 from linkspan.message import traits_of, type_name
 from linkspan.operation import Command
+from linkspan.sender import command_topic, event_topic
 
 if TYPE_CHECKING:
     from linkspan.app import App

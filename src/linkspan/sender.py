@@ -1,0 +1,148 @@
+"""From events and durable commands to messages that a broker can carry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from linkspan import envelope as envelopes
+from linkspan.context import derived_id
+from linkspan.envelope import Envelope
+from linkspan.errors import Code, Error
+from linkspan.message import is_event, key_of, package_of, type_name
+from linkspan.operation import EventType
+from linkspan.ports import Outgoing
+
+if TYPE_CHECKING:
+    from linkspan.ports import Runtime
+
+__all__ = ["MAX_MESSAGE", "Cause", "Origin", "Sender", "command_topic", "event_topic"]
+
+MAX_MESSAGE = 1_000_000
+"""The largest message in bytes, headers included: under the brokers' own limit of 1 MiB."""
+
+
+def event_topic(package: str) -> str:
+    """Return the topic of a package's events."""
+    return f"{package}.events"
+
+
+def command_topic(package: str) -> str:
+    """Return the topic of a package's durable commands."""
+    return f"{package}.commands"
+
+
+class Cause(Protocol):
+    """What a message comes from: a handler's context, or an `Origin`."""
+
+    id: str
+    trace: str
+
+    @property
+    def correlation(self) -> str:
+        """Return what ties the flow together."""
+        ...
+
+    def message_id(self) -> str:
+        """Return the id of the next message."""
+        ...
+
+
+class Origin(msgspec.Struct, gc=False):
+    """The beginning of a flow outside of any handler: it stands for one message, whose id it is."""
+
+    id: str
+    trace: str
+
+    @property
+    def correlation(self) -> str:
+        """Return what ties the flow together."""
+        return self.id
+
+    def message_id(self) -> str:
+        """Return its own id."""
+        return self.id
+
+
+def _is_event_type(value: object) -> bool:
+    return isinstance(value, EventType)
+
+
+class _Kind(msgspec.Struct, frozen=True, gc=False):
+    """What is the same for every message of a type."""
+
+    topic: str
+    name: str
+    full_name: str
+    head: str
+
+
+class Sender:
+    """Makes outgoing messages for one source."""
+
+    __slots__ = ("_clock", "_kinds", "_millis", "_stamp", "source")
+
+    def __init__(self, name: str, runtime: Runtime) -> None:
+        self.source = f"/{name}"
+        self._clock = runtime.clock
+        self._kinds: dict[object, _Kind] = {}
+        self._millis = 0
+        self._stamp = ""
+
+    def event(self, cause: Cause, event: Any, message: Any = None) -> Outgoing:
+        """Make an event's message. Raises `Error(INVALID_ARGUMENT)` without a key, when it cannot be encoded or is too large."""
+        if message is None:
+            kind = self._kinds.get(type(event)) or self._new_event(type(event))
+            return self._outgoing(cause, kind, event, cause.message_id())
+        cls: Any = type(message)
+        if not _is_event_type(event) or cls is not event.message:
+            name = getattr(event, "full_name", "this")
+            raise Error(Code.INVALID_ARGUMENT, f"'{name}' was given a {cls.__name__}: publish its own message.")
+        kind = self._kinds.get(cls) or self._add(cls, type_name(cls), event_topic, package_of(cls))
+        return self._outgoing(cause, kind, message, cause.message_id())
+
+    def command(self, cause: Cause, operation: Any, request: Any, key: str | None) -> Outgoing:
+        """Make a durable command's message; a given `key` fixes its id, so that it has one effect however often it is sent."""
+        if type(request) is not operation.request:
+            raise Error(Code.INVALID_ARGUMENT, f"'{operation.full_name}' was given a {type(request).__name__}: send its own request.")
+        if operation.kind != "command":
+            raise Error(Code.INVALID_ARGUMENT, f"Cannot send '{operation.full_name}', which is a query: call it.")
+        kind = self._kinds.get(operation) or self._add(operation, operation.full_name, command_topic, operation.package)
+        id_ = cause.message_id() if key is None else derived_id(f"{self.source}\n{key}", operation.full_name, 0)
+        expires = envelopes.timestamp(self._clock.now() + operation.expires) if operation.expires else ""
+        return self._outgoing(cause, kind, request, id_, expires)
+
+    def _new_event(self, cls: Any) -> _Kind:
+        if not hasattr(cls, "desc") or not is_event(cls):
+            text = f"Cannot publish '{cls.__name__}', which is no event: derive it from Event, or send a command."
+            raise Error(Code.INVALID_ARGUMENT, text)
+        return self._add(cls, type_name(cls), event_topic, package_of(cls))
+
+    def _add(self, what: object, full_name: str, topic: Any, package: str) -> _Kind:
+        kind = _Kind(topic(package), full_name.removeprefix(f"{package}."), full_name, envelopes.prefix(full_name, self.source))
+        self._kinds[what] = kind
+        return kind
+
+    def _outgoing(self, cause: Cause, kind: _Kind, message: Any, id_: str, expires: str = "") -> Outgoing:
+        key = key_of(message)
+        if not key:
+            raise Error(Code.INVALID_ARGUMENT, f"'{kind.full_name}' has no order key: mark a field with key=True and give it a value.")
+        try:
+            data = message.to_binary()
+        except Exception as error:
+            text = f"'{kind.full_name}' cannot be encoded ({type(error).__name__}): check its fields' types."
+            raise Error(Code.INVALID_ARGUMENT, text) from error
+        envelope = Envelope(id_, self.source, kind.full_name, key, cause.trace, self._time(), cause.correlation, cause.id, expires)
+        headers = envelopes.render(kind.head, envelope)
+        if len(data) + len(headers) > MAX_MESSAGE:
+            text = f"'{kind.full_name}' has {len(data)} bytes, {MAX_MESSAGE} fit: store the content and send a reference."
+            raise Error(Code.INVALID_ARGUMENT, text)
+        return Outgoing(kind.topic, kind.name, envelopes.lane_of(key), id_, key, headers, data)
+
+    def _time(self) -> str:
+        now = self._clock.now()
+        millis = int(now * 1000)
+        if millis != self._millis:
+            self._millis, self._stamp = millis, envelopes.timestamp(now)
+        return self._stamp
