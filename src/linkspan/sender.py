@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
 
@@ -95,7 +95,7 @@ class Sender:
         if message is None:
             kind = self._kinds.get(type(event)) or self._new_event(type(event))
             return self._outgoing(cause, kind, event, cause.message_id())
-        cls: Any = type(message)
+        cls = cast("Any", type(message))
         if not _is_event_type(event) or cls is not event.message:
             name = getattr(event, "full_name", "this")
             raise Error(Code.INVALID_ARGUMENT, f"'{name}' was given a {cls.__name__}: publish its own message.")
