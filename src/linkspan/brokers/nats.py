@@ -105,7 +105,7 @@ class NatsBroker:
         }
         self._hot_path = hot_path
         self._link: Link | None = None
-        self._lost: Link | None = None
+        self._wire: Link | None = None
         self._client: Client | None = None
         self._admin: Admin | None = None
         self._subscriptions: list[PullSubscription] = []
@@ -152,17 +152,22 @@ class NatsBroker:
         """Make a connection and a link on it."""
         client = Client()
 
+        async def disconnected() -> None:
+            self._on_disconnected(client)
+
+        async def reconnected() -> None:
+            self._on_reconnected(client)
+
         async def closed() -> None:
-            if client is self._client:
-                self._on_closed()
+            self._on_closed(client)
 
         try:
             await client.connect(
                 **self._connect,
                 max_reconnect_attempts=1,  # for the first connection; then without end
                 error_cb=self._on_error,
-                disconnected_cb=self._on_disconnected,
-                reconnected_cb=self._on_reconnected,
+                disconnected_cb=disconnected,
+                reconnected_cb=reconnected,
                 closed_cb=closed,
             )
         except asyncio.CancelledError:
@@ -188,7 +193,8 @@ class NatsBroker:
         self._inbox = inbox.encode() + b"."
         self._max_payload = client.max_payload
         self._admin = Admin(client, self.runtime.clock, replicas=int(self.settings.get("replicas", 1)))
-        self._client, self._link = client, link
+        self._client, self._wire = client, link
+        self._link = link if client.is_connected else None
 
     def _make_link(self, client: Client) -> Link:
         if not self._hot_path:
@@ -227,18 +233,20 @@ class NatsBroker:
             logger.info("nats connection reported an error", extra={"reason": reason})
         self._last_error = reason
 
-    async def _on_disconnected(self) -> None:
+    def _on_disconnected(self, client: Client) -> None:
+        if client is not self._client:
+            return
         for subscription in self._subscriptions:
             subscription.suspend()
         if self._link is not None:
             self._link.drop()
-            self._lost, self._link = self._link, None
-            self.runtime.clock.call_later(STUCK, self._give_up, self._client)
+            self._link = None
+            self.runtime.clock.call_later(STUCK, self._give_up, client)
         self._fail("The connection to NATS was lost: send the message again with the same id.")
 
-    def _give_up(self, client: Client | None) -> None:
+    def _give_up(self, client: Client) -> None:
         """Replace a client that has not come back for long: its reconnecting may have died."""
-        if client is not None and client is self._client and self._link is None and not client.is_closed:
+        if client is self._client and self._link is None and not client.is_closed:
             self._revival = asyncio.get_running_loop().create_task(self._replace(client), name="linkspan nats give up")
 
     async def _replace(self, client: Client) -> None:
@@ -246,14 +254,16 @@ class NatsBroker:
         if client is self._client and self._link is None:
             await self._revive()
 
-    async def _on_reconnected(self) -> None:
-        if self._client is not None:
-            self._max_payload = self._client.max_payload
-            self._link = self._lost
+    def _on_reconnected(self, client: Client) -> None:
+        if client is self._client:
+            self._max_payload = client.max_payload
+            self._link = self._wire
             self._restore()
 
-    def _on_closed(self) -> None:
+    def _on_closed(self, client: Client) -> None:
         """Dial again: nats-py gives up for good after some server errors."""
+        if client is not self._client:
+            return
         self._link = None
         if self._revival is not None and not self._revival.done():
             return
