@@ -93,7 +93,8 @@ class Sender:
     def event(self, cause: Cause, event: Any, message: Any = None) -> Outgoing:
         """Make an event's message. Raises `Error(INVALID_ARGUMENT)` without a key, when it cannot be encoded or is too large."""
         if message is None:
-            kind = self._kinds.get(type(event)) or self._new_event(type(event))
+            cls = cast("Any", type(event))
+            kind = self._kinds.get(cls) or self._new_event(cls)
             return self._outgoing(cause, kind, event, cause.message_id())
         cls = cast("Any", type(message))
         if not _is_event_type(event) or cls is not event.message:
