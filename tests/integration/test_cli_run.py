@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_signal_while_starting_ends_it(folder: Folder) -> None:
     """Here the broker accepts connections and then says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"nats://127.0.0.1:{silent.getsockname()[1]}"
-        argv = ["python", "-m", "linkspan.cli", "run", "cli_orders:app"]
+        argv = [sys.executable, "-m", "linkspan.cli", "run", "cli_orders:app"]
         environment = folder.environment(LINKSPAN_BROKER=url)
         with subprocess.Popen(argv, cwd=folder.path, env=environment, stderr=subprocess.PIPE, text=True) as process:
             silent.settimeout(30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,8 +84,11 @@ def show_one(
     app = load_app(target)
     name = _the_service(app, service)
     letter = asyncio.run(_letter(app, name, number))
-    rows = [{"field": field, "value": value} for field, value in _shown(app, letter).items()]
-    show(rows, as_json=as_json, empty="")
+    shown = _shown(app, letter)
+    if as_json:
+        typer.echo(json.dumps(shown, indent=2))
+    else:
+        show([{"field": field, "value": value} for field, value in shown.items()], as_json=False, empty="")
 
 
 async def _letter(app: App, service: str, number: int) -> Letter:

@@ -1,0 +1,137 @@
+"""Dead letters by the command line: beside the running service and without it, in order, masked and audited."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.command_line import Folder, Running, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WHY = "the address is there now"
+CANARY = "CANARY-4711"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "app")
+
+
+def held(folder: Folder) -> list[tuple[str, str]]:
+    return folder.query("mail", "select key, state from linkspan_letter order by position")
+
+
+def thanked(folder: Folder) -> list[tuple[str, int]]:
+    return folder.query("mail", "select order_id, number from thanks order by rowid")
+
+
+def audit(folder: Folder) -> list[tuple[str, ...]]:
+    return folder.query("mail", "select action, who, why, key from linkspan_audit order by position")
+
+
+def three_of_one_key(run: Running, key: str) -> None:
+    """Place three orders of one key, of which mail cannot handle the first."""
+    for number in (1, 2, 3):
+        assert run.place(key, number, note=CANARY)[0] == 200
+
+
+def test_redrive_beside_the_running_service_frees_the_key_in_order(folder: Folder) -> None:
+    with Running(folder) as run:
+        three_of_one_key(run, "bad-1")
+        assert run.place("good", 9)[0] == 200
+        until(lambda: [state for _, state in held(folder)] == ["dead", "waiting", "waiting"], "one is dead, two wait behind it")
+        until(lambda: thanked(folder) == [("good", 9)], "other keys flow")
+
+        (dead,) = folder.rows("dead", "list", "cli_orders:app")
+        everything = folder.rows("dead", "list", "cli_orders:app", "--all", "--service", "mail")
+        (folder.path / "mended").touch()
+        done = folder.command("dead", "redrive", "cli_orders:app", str(dead["number"]), "--service", "mail", "--why", WHY)
+        until(lambda: held(folder) == [], "the key is free")
+        assert run.stop() == 0
+
+    assert (dead["service"], dead["type"], dead["code"]) == ("mail", "cli.orders.v1.OrderPlaced", "failed_precondition")
+    assert [row["state"] for row in everything] == ["dead", "waiting", "waiting"]
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 will be tried again.\n", "")
+    assert thanked(folder) == [("good", 9), ("bad-1", 1), ("bad-1", 2), ("bad-1", 3)]
+    assert audit(folder) == [("redrive", getpass.getuser(), WHY, "bad-1")]
+
+
+def test_discard_beside_the_running_service_lets_the_next_move_up(folder: Folder) -> None:
+    with Running(folder) as run:
+        three_of_one_key(run, "bad-1")
+        until(lambda: len(held(folder)) == 3, "all three are held")
+        (dead,) = folder.rows("dead", "list", "cli_orders:app")
+        done = folder.command("dead", "discard", "cli_orders:app", str(dead["number"]), "--service", "mail", "--why", "a test order")
+        until(lambda: held(folder) == [], "the key is free")
+        again = folder.command("dead", "discard", "cli_orders:app", str(dead["number"]), "--service", "mail", "--why", "a test order")
+        assert run.stop() == 0
+
+    assert (done.returncode, done.stdout) == (0, "Discarded.\n")
+    assert again.returncode == 2
+    assert "is no dead letter" in again.stderr
+    assert thanked(folder) == [("bad-1", 2), ("bad-1", 3)]
+    assert audit(folder) == [("discard", getpass.getuser(), "a test order", "bad-1")]
+
+
+def test_everything_works_without_the_service_too(folder: Folder) -> None:
+    with Running(folder) as run:
+        three_of_one_key(run, "bad-1")
+        three_of_one_key(run, "bad-2")
+        until(lambda: len(held(folder)) == 6, "all six are held")
+        assert run.stop() == 0
+
+    first, second = folder.rows("dead", "list", "cli_orders:app")
+    assert first["group"] == second["group"]
+    (folder.path / "mended").touch()
+    mail = ["cli_orders:app", "--service", "mail", "--why", WHY]
+    redriven = folder.command("dead", "redrive", *mail, str(first["number"]), "4711")
+    discarded = folder.command("dead", "discard", *mail, str(second["number"]))
+    assert folder.rows("dead", "list", "cli_orders:app") == []
+    assert thanked(folder) == []
+    with Running(folder) as run:
+        until(lambda: held(folder) == [], "the next process takes them up")
+        assert run.stop() == 0
+
+    assert (redriven.returncode, redriven.stdout) == (1, "1 will be tried again.\n")
+    assert "no dead letters of 'mail': 4711" in redriven.stderr
+    assert discarded.returncode == 0
+    assert [number for key, number in thanked(folder) if key == "bad-1"] == [1, 2, 3]
+    assert [number for key, number in thanked(folder) if key == "bad-2"] == [2, 3]
+    assert [row[0] for row in audit(folder)] == ["redrive", "discard"]
+
+
+def test_show_masks_personal_data(folder: Folder) -> None:
+    with Running(folder) as run:
+        assert run.place("bad-1", note=CANARY)[0] == 200
+        until(lambda: len(held(folder)) == 1, "it is held")
+        (dead,) = folder.rows("dead", "list", "cli_orders:app")
+        number = str(dead["number"])
+        shown = folder.command("dead", "show", "cli_orders:app", number, "--service", "mail")
+        fields = folder.rows("dead", "show", "cli_orders:app", number, "--service", "mail")
+        unknown = folder.command("dead", "show", "cli_orders:app", "99", "--service", "mail")
+        nameless = folder.command("dead", "show", "cli_orders:app", number)
+        status = folder.rows("outbox", "status", "cli_orders:app")
+        assert run.stop() == 0
+
+    assert CANARY not in shown.stdout + json.dumps(fields)
+    assert fields["content"] == "OrderPlaced(order_id='bad-1', number=1, note=***)"
+    assert fields["error"] == "There is no address: ask for one."
+    assert (fields["topic"], fields["source"], fields["attempts"]) == ("cli.orders.v1.events", "/orders", 1)
+    assert unknown.stderr == "linkspan: Service 'mail' holds no message 99: look at `linkspan dead list`.\n"
+    assert "name one with --service (orders, mail)" in nameless.stderr
+    assert (unknown.returncode, nameless.returncode) == (2, 2)
+    assert [(row["service"], row["waiting"]) for row in status] == [("orders", 0), ("mail", 0)]
+
+
+def test_before_the_first_run_it_says_so(folder: Folder) -> None:
+    listed = folder.command("dead", "list", "cli_orders:app")
+    wrong = folder.command("outbox", "status", "cli_orders:app", "--service", "billing")
+
+    assert listed.stderr == "linkspan: There is no database of this app here yet: run it first, or start in its folder.\n"
+    assert wrong.stderr == "linkspan: There is no service 'billing' in this app: name one of orders, mail.\n"
+    assert (listed.returncode, wrong.returncode) == (2, 2)
