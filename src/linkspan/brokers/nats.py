@@ -12,12 +12,12 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from linkspan.brokers import nats_hotpath
-from linkspan.brokers.nats_admin import Admin, stream_of
+from linkspan.brokers.nats_admin import Admin
+from linkspan.brokers.nats_answers import refusal
 from linkspan.brokers.nats_attest import attest, check_server
 from linkspan.brokers.nats_consumer import PullSubscription
 from linkspan.brokers.nats_link import PublicLink
@@ -44,24 +44,9 @@ STUCK = 30.0
 """Seconds after which a client that did not come back is replaced."""
 _CLOSE_LIMIT = 2.0
 _SWEEP = 0.5
-_STREAM_FULL = 10077
-_TOO_LARGE = 10054
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _OURS = {"replicas", "publish_timeout", "sync_interval", "monitoring", "any_server_version"}
 _AUTHORIZATION = "authorization"
-
-
-class _Refusal(msgspec.Struct):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class _PubAck(msgspec.Struct):
-    error: _Refusal | None = None
-
-
-_decode = msgspec.json.Decoder(_PubAck).decode
 
 
 async def _shut(client: Client) -> None:
@@ -410,23 +395,7 @@ class NatsBroker:
             self.runtime.reached("broker.publish.after")
             future.set_result(None)
         else:
-            future.set_exception(self._refusal(topic, raw, data))
-
-    def _refusal(self, topic: str, raw: bytes, data: bytes) -> Error:
-        """Say why a publish was not stored."""
-        if raw.startswith(b"NATS/1.0 503"):
-            if topic in self._topics:  # it exists: its stream has no leader, or is still being recovered
-                return Error(Code.UNAVAILABLE, f"Topic '{topic}' has no server at present: send the message again with the same id.")
-            return Error(Code.NOT_FOUND, f"Topic '{topic}' has no stream '{stream_of(topic)}': declare it first.")
-        try:
-            refusal = _decode(data).error or _Refusal()
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            refusal = _Refusal()
-        reason = f"NATS error {refusal.err_code}, {refusal.description or 'not understood'}"
-        if refusal.err_code == _TOO_LARGE:
-            return Error(Code.INVALID_ARGUMENT, f"The message is too large for topic '{topic}' ({reason}): send a smaller one.")
-        hint = "make room in its stream" if refusal.err_code == _STREAM_FULL else "send it again with the same id"
-        return Error(Code.UNAVAILABLE, f"Topic '{topic}' did not store the message ({reason}): {hint}.")
+            future.set_exception(refusal(topic, raw, data, known=topic in self._topics))
 
     def _fail(self, text: str) -> None:
         pending, self._pending = self._pending, {}
