@@ -100,21 +100,24 @@ class App:
         """Refuse what could not run, before anything is opened. Raises `SetupError`."""
         check_addresses(self._addresses)
         self._check_broker()
-        names: set[str] = set()
+        names = [service.name for service in self.services]
+        for name in names:
+            if names.count(name) > 1:
+                raise SetupError(f"Two services are called '{name}': rename one.")
         owners: dict[str, str] = {}
         for service in self.services:
-            if service.name in names:
-                raise SetupError(f"Two services are called '{service.name}': rename one.")
-            names.add(service.name)
             service.check()
+            self._check_sharing(service)
             for contract in service.contracts:
                 other = owners.setdefault(contract.full_name, service.name)
                 if other != service.name:
                     raise SetupError(f"'{contract.full_name}' is implemented by '{other}' and by '{service.name}': keep one.")
-            sharing = self._sharing(service)
-            if len(sharing) > 1 and any(each.store is None for each in sharing):
-                shared = " and ".join(f"'{each.name}'" for each in sharing)
-                raise SetupError(f"The services {shared} would share a store: put {{service}} into it, or name it in each Service.")
+
+    def _check_sharing(self, service: Service) -> None:
+        sharing = self._sharing(service)
+        if len(sharing) > 1 and any(each.store is None for each in sharing):
+            shared = " and ".join(f"'{each.name}'" for each in sharing)
+            raise SetupError(f"The services {shared} would share a store: put {{service}} into it, or name it in each Service.")
 
     def _check_broker(self) -> None:
         given = self._broker_given
