@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
-from benchmarks.report import PLOT, load
+from benchmarks.report import LATEST, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def label(entry: dict[str, Any]) -> str:
     return f"{figure:.3g}{unit}  (bar: {entry['bound']} {entry['target']:g}{unit})"
 
 
-def draw(entries: Sequence[dict[str, Any]], path: Path = PLOT) -> None:
+def draw(entries: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw one bar an entry: the distance to its bar on a logarithmic axis, green where it holds."""
     mpl.use("Agg")
     figure, axes = plt.subplots(figsize=(12, 1.6 + 0.46 * len(entries)), layout="constrained")
@@ -65,4 +65,4 @@ def draw(entries: Sequence[dict[str, Any]], path: Path = PLOT) -> None:
 
 
 if __name__ == "__main__":
-    draw(load())
+    draw(load(), LATEST.with_suffix(".png"))

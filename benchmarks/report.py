@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LATEST = RESULTS / "latest.json"
-PLOT = RESULTS / "latest.png"
+"""The full run's figures, kept in the repository; the picture stands beside it."""
+QUICK = RESULTS / "quick.json"
+"""A quick run's figures: too short to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +136,19 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def save(entries: Iterable[Entry], order: Sequence[str]) -> list[dict[str, Any]]:
+def save(entries: Iterable[Entry], order: Sequence[str], path: Path) -> list[dict[str, Any]]:
     """Write the entries; those of rows that were not run stay as they were. `order` lists all names there are."""
     when = now()
-    stored = {entry["name"]: entry for entry in load()} | {entry.goal.name: entry.plain(when) for entry in entries}
+    stored = {entry["name"]: entry for entry in load(path)} | {entry.goal.name: entry.plain(when) for entry in entries}
     table = [stored[name] for name in order if name in stored]
     RESULTS.mkdir(exist_ok=True)
-    LATEST.write_text(json.dumps(table, indent=2) + "\n")
+    path.write_text(json.dumps(table, indent=2) + "\n")
     return table
 
 
-def load() -> list[dict[str, Any]]:
+def load(path: Path = LATEST) -> list[dict[str, Any]]:
     """Read the entries of the last run."""
-    return list(json.loads(LATEST.read_text())) if LATEST.exists() else []
+    return list(json.loads(path.read_text())) if path.exists() else []
 
 
 def line(entry: dict[str, Any]) -> str:

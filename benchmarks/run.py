@@ -89,8 +89,9 @@ def main() -> int:
         rounds = options.rounds or (3 if options.quick else 5)
         measured += measure(name, Effort(rounds, budget, 0.35 if options.quick else 1.0))
     order = [goal.name for row in ROWS.values() for goal in row.goals]
-    table = report.save(measured, order)
-    plot.draw(table)
+    kept = report.QUICK if options.quick else report.LATEST
+    table = report.save(measured, order, kept)
+    plot.draw(table, kept.with_suffix(".png"))
     fresh = {entry.goal.name for entry in measured}
     show(f"\n{report.machine()}, {time.monotonic() - begin:.0f} s in all")
     said: set[str] = set()
@@ -102,7 +103,7 @@ def main() -> int:
                 if text not in said:
                     show(text)
             said.update(settings)
-    show(f"\nwritten: {report.LATEST.relative_to(report.LATEST.parents[2])}, {report.PLOT.relative_to(report.PLOT.parents[2])}")
+    show(f"\nwritten: {kept.relative_to(kept.parents[2])}, and the picture beside it")
     return 0 if all(accepted(entry, quick=options.quick) for entry in measured) else 1
 
 
