@@ -1,45 +1,39 @@
-"""Unary Connect calls to one address: connectrpc's client over our transport, with linkspan's errors and cancellation."""
+"""Unary Connect calls to one address: a protobuf message by POST over our own transport, answered by one or by a coded error."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any
-
-from connectrpc.client import ConnectClient
-from connectrpc.code import Code as WireCode
-from connectrpc.errors import ConnectError
-from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
-from pyqwest import Client
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from linkspan.errors import Code, Error
-from linkspan.transport.http import HttpTransport
-from linkspan.transport.wire import MAX_MESSAGE_BYTES, TIMEOUT, BinaryCodec, error_from, format_timeout, registry_of
+from linkspan.transport.http import TRANSPORT_HEADERS, HttpTransport
+from linkspan.transport.unary import (
+    MAX_MESSAGE_BYTES,
+    PROTO,
+    TIMEOUT,
+    UNWRITABLE,
+    format_timeout,
+    misfilled,
+    read_error,
+    registry_of,
+)
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
-    from protobuf import Registry
-
     from linkspan.operation import Operation
     from linkspan.ports import Runtime
-    from linkspan.transport.http import PoolLimits
+    from linkspan.transport.http import Answer, PoolLimits
 
-__all__ = ["ConnectChannel", "method_of"]
+__all__ = ["ConnectChannel"]
 
-_USER_AGENT = "linkspan"
-
-
-def method_of(operation: Operation[Any, Any]) -> MethodInfo[Any, Any]:
-    """Return connectrpc's form of an operation. POST only: its GET is neither deterministic nor bounded in size."""
-    return MethodInfo(
-        name=operation.rpc_name,
-        service_name=operation.service_name,
-        input=operation.request,
-        output=operation.response,
-        idempotency_level=IdempotencyLevel.UNKNOWN,
-        stream_type=StreamType.UNARY,
-    )
+_OK: Final = 200
+_KIND: Final = f"application/{PROTO.name}"
+_AGENT: Final = "user-agent: linkspan\r\n"
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+_OURS: Final = TRANSPORT_HEADERS | {"content-type", "content-encoding", "accept-encoding", "connect-protocol-version", TIMEOUT}
+_MOST_NAMES: Final = 1000  # header names remembered as fit; more than any contract needs
 
 
 class ConnectChannel:
@@ -56,15 +50,8 @@ class ConnectChannel:
     ) -> None:
         self._transport = HttpTransport(address, clock=runtime.clock, limits=pool, max_response_bytes=max_message_bytes, tls=tls)
         self.address = self._transport.address.text
-        self._client = ConnectClient(
-            self.address,
-            codec=BinaryCodec(WireCode.INTERNAL),
-            accept_compression=(),
-            send_compression=None,
-            http_client=Client(self._transport),
-        )
-        self._methods: dict[str, MethodInfo[Any, Any]] = {}
-        self._registries: dict[str, Registry] = {}
+        self._heads: dict[str, str] = {}
+        self._names: set[str] = set()
 
     async def unary(self, operation: Operation[Any, Any], request: Any, *, headers: Mapping[str, str], timeout: float) -> Any:
         """Call an operation and return its response message.
@@ -74,32 +61,81 @@ class ConnectChannel:
         """
         if timeout <= 0:
             raise Error(Code.DEADLINE_EXCEEDED, f"Calling '{operation.path}' failed: its deadline had passed, give it more time.")
-        method = self._methods.get(operation.path)
-        if method is None:
-            method = self._methods[operation.path] = method_of(operation)
-        sent = {"user-agent": _USER_AGENT, **headers, TIMEOUT: format_timeout(timeout)}
+        head = self._heads.get(operation.path) or self._head(operation)
+        lines = self._lines(operation, headers)
         try:
-            return await self._client.execute_unary(request=request, method=method, headers=sent)
-        except ConnectError as error:
-            raise self._translated(error, operation) from None
-        except (TypeError, ValueError, AttributeError) as error:
-            text = f"Calling '{operation.path}' failed: header names and values must be valid HTTP header text."
-            raise Error(Code.INVALID_ARGUMENT, text) from error
+            body = PROTO.write(request)
+        except UNWRITABLE as error:
+            raise misfilled(request) from error
+        rest = f"{TIMEOUT}: {format_timeout(timeout)}\r\ncontent-length: {len(body)}\r\n\r\n"
+        answer = await self._transport.send(f"{head}{lines}{rest}".encode("ascii") + body, timeout)
+        return _read(answer, operation)
 
     async def aclose(self) -> None:
         """Close the connections; calls in flight end with UNAVAILABLE. Idempotent."""
-        await self._client.close()
         await self._transport.aclose()
 
-    def _translated(self, error: ConnectError, operation: Operation[Any, Any]) -> BaseException:
-        """Return what the caller should see; connectrpc hides our own errors and cancellation behind codes of its own."""
-        cause = error.__cause__
-        if isinstance(cause, (asyncio.CancelledError, Error)):
-            return cause
-        if cause is not None and error.code is WireCode.UNAVAILABLE:
-            # connectrpc calls every exception UNAVAILABLE; what is no network failure would be tried again for ever.
-            return Error(Code.INTERNAL, f"Reading the answer to '{operation.path}' failed: the peer does not speak Connect properly.")
-        registry = self._registries.get(operation.path)
-        if registry is None:
-            registry = self._registries[operation.path] = registry_of(operation.request, operation.response)
-        return error_from(error, registry)
+    def _head(self, operation: Operation[Any, Any]) -> str:
+        address = self._transport.address
+        head = f"POST {address.prefix}{operation.path} HTTP/1.1\r\nhost: {address.authority}\r\n"
+        head += f"content-type: {_KIND}\r\nconnect-protocol-version: 1\r\n"
+        self._heads[operation.path] = head
+        return head
+
+    def _lines(self, operation: Operation[Any, Any], headers: Mapping[str, str]) -> str:
+        """Return the caller's headers as they are written; refuses what would not arrive as it is."""
+        try:
+            for name in headers:
+                if name not in self._names:
+                    self._admit(name)
+            values = "".join(headers.values())
+        except (TypeError, ValueError) as error:
+            raise _unfit(operation) from error
+        if not (values.isascii() and values.isprintable()):
+            raise _unfit(operation)
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        return lines if "user-agent" in headers else _AGENT + lines
+
+    def _admit(self, name: str) -> None:
+        if name.lower() in _OURS:
+            raise Error(Code.INVALID_ARGUMENT, f"Sending header '{name}' failed: the channel sets it, leave it out.")
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(name)
+        if len(self._names) < _MOST_NAMES:
+            self._names.add(name)
+
+
+def _unfit(operation: Operation[Any, Any]) -> Error:
+    text = f"Calling '{operation.path}' failed: header names and values must be valid HTTP header text in ASCII."
+    return Error(Code.INVALID_ARGUMENT, text)
+
+
+def _read(answer: Answer, operation: Operation[Any, Any]) -> Any:
+    """Return the response message. Raises the peer's `Error`, or what its HTTP status means (https://connectrpc.com/docs/protocol)."""
+    kind = coding = ""
+    for name, value in answer.headers:
+        if name == "content-type":
+            kind = value
+        elif name == "content-encoding":
+            coding = value
+    if answer.status == _OK and kind == _KIND and not coding:
+        return PROTO.read(answer.body, operation.response, Code.INTERNAL)
+    kind = kind.partition(";")[0].strip().lower()
+    if answer.status != _OK and kind != "application/json":
+        raise read_error(answer.status, b"", registry_of())
+    if coding not in {"", "identity"}:
+        raise _foreign(operation)
+    if answer.status != _OK:
+        try:
+            error = read_error(answer.status, answer.body, registry_of(operation.request, operation.response))
+        except ValueError as reason:
+            raise _foreign(operation) from reason
+        raise error
+    if kind != _KIND:
+        code = Code.INTERNAL if kind.startswith("application/") else Code.UNKNOWN
+        raise Error(code, f"'{operation.path}' was answered with '{kind}' instead of '{_KIND}': check what listens at the address.")
+    return PROTO.read(answer.body, operation.response, Code.INTERNAL)
+
+
+def _foreign(operation: Operation[Any, Any]) -> Error:
+    return Error(Code.INTERNAL, f"Reading the answer to '{operation.path}' failed: the peer does not speak Connect properly.")

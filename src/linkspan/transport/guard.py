@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from linkspan.errors import Code
-from linkspan.transport.wire import error_body
+from linkspan.transport.unary import error_body
 
 if TYPE_CHECKING:
     from uvicorn import Config
+    from uvicorn._types import ASGI3Application
     from uvicorn.server import ServerState
 
     from linkspan.ports import Clock
 
 __all__ = ["GuardLimits", "GuardedProtocol", "Watch"]
+
+_MOST_WAITING: Final = 16
+"""Pipelined requests that are read ahead; the rest of what came with the last of them is kept as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +74,30 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, config: Config, state: ServerState, *, clock: Clock, limits: GuardLimits, watch: Watch) -> None:
         super().__init__(config, state, {})
         self._clock = clock
-        self._limits = limits
+        self.limits = limits
         self._watch = watch
         self._served = False
         self._quiet_since = 0.0
-        self._reading_since = 0.0
+        self.reading_since = 0.0
+        self.current: RequestResponseCycle | None = None
         self._in_head = True
         self._head_bytes = self._chunk_bytes = 0
         self._discarded = 0
         self._refusal = (HTTPStatus.BAD_REQUEST, Code.INVALID_ARGUMENT, "Reading the request failed: it is not valid HTTP/1.1.")
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream protocol gets a stream transport
         """Note when it began."""
         super().connection_made(transport)
         self._watch.connections.add(self)
         self._quiet_since = self._clock.monotonic()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the server, which may be waiting for its last connection."""
+        """Tell the request in hand, which uvicorn forgets when others wait behind it, and the server, which may wait for its end."""
         super().connection_lost(exc)
+        self.pipeline.clear()
+        if self.current is not None and not self.current.response_complete:
+            self.current.disconnected = True
+            self.current.message_event.set()
         self._watch.lost(self)
 
     def data_received(self, data: bytes) -> None:
@@ -97,18 +106,20 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += self._chunk_bytes
         super().data_received(data)
-        if self._in_head and self._head_bytes > self._limits.max_header_bytes and not self.transport.is_closing():
+        if self._in_head and self._head_bytes > self.limits.max_header_bytes and not self.transport.is_closing():
             self._too_much()
             self.send_400_response("")
+        elif self.pipeline and not self.transport.is_closing():
+            self._bound_pipeline()
 
     def on_message_begin(self) -> None:
         """Start the clock of a request."""
-        super().on_message_begin()
-        self._reading_since = self._clock.monotonic()
+        self.begin_message()
+        self.reading_since = self._clock.monotonic()
 
     def on_headers_complete(self) -> None:
         """Serve the request if its headers are within bounds; an exception here makes the parser stop and refuse."""
-        limit = self._limits.max_header_bytes
+        limit = self.limits.max_header_bytes
         # What came so far may hold a body as well, so it is counted exactly only where it matters.
         if (
             max(self._head_bytes, self._chunk_bytes) > limit
@@ -118,13 +129,21 @@ class GuardedProtocol(HttpToolsProtocol):
             raise ValueError("headers too large")
         self._in_head = False
         self._served = True
+        self.begin_request()
+
+    def begin_message(self) -> None:
+        """Forget the previous request."""
+        super().on_message_begin()
+
+    def begin_request(self) -> None:
+        """Serve a request whose headers are complete and within bounds."""
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Throw away what follows an early answer, up to a bound, so that the connection can be used again."""
         if self.cycle.response_complete:
             self._discarded += len(body)
-            if self._discarded > self._limits.max_discard_bytes:
+            if self._discarded > self.limits.max_discard_bytes:
                 self.transport.abort()
             return
         super().on_body(body)
@@ -132,9 +151,31 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Stop the clock."""
         super().on_message_complete()
-        self._reading_since = 0.0
+        self.reading_since = 0.0
         self._in_head = True
         self._head_bytes = self._discarded = 0
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request. As uvicorn does, without a timer per response, and with a bound on requests that wait."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self._quiet_since = self._clock.monotonic()
+        if len(self.pipeline) <= _MOST_WAITING:
+            self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self.current = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _bound_pipeline(self) -> None:
+        """Read on while few whole requests wait: only a connection that is read tells that its peer has gone."""
+        if self._in_head and len(self.pipeline) < _MOST_WAITING:
+            self.flow.resume_reading()
+        else:
+            self.flow.pause_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what never became a request, as a Connect error, and close."""
@@ -150,15 +191,19 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def check(self, now: float) -> None:
         """Close the connection if its peer is too slow. Called about once a second."""
-        if self._reading_since:
-            limit = self._limits.header_timeout if self._in_head else self._limits.request_timeout
-            if now - self._reading_since > limit:
+        if self.reading_since:
+            if self.flow.read_paused:  # we do not read, so the peer cannot be slow
+                return
+            limit = self.limits.header_timeout if self._in_head else self.limits.request_timeout
+            if now - self.reading_since > limit:
                 self._refuse_slow()
-        elif not self._served and now - self._quiet_since > self._limits.first_request_timeout:
+            return
+        limit = self.timeout_keep_alive if self._served else self.limits.first_request_timeout
+        if now - self._quiet_since > limit and (self.current is None or self.current.response_complete):
             self.transport.close()
 
     def _too_much(self) -> None:
-        text = f"Request headers exceed {self._limits.max_header_bytes} bytes: send fewer or shorter ones."
+        text = f"Request headers exceed {self.limits.max_header_bytes} bytes: send fewer or shorter ones."
         self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, Code.RESOURCE_EXHAUSTED, text)
 
     def _refuse_slow(self) -> None:

@@ -1,6 +1,6 @@
 """HTTP/1.1 for the client, inside the running loop: a bounded pool of keep-alive connections to one address.
 
-Handed to connectrpc's client as its `Transport`. Rules:
+Unary calls are written onto it as they are; it also serves as the `Transport` of connectrpc's client. Rules:
 - One request at a time on a connection, one write per request, the answer buffered up to a limit.
 - A connection found closed before anything was written is replaced silently. Once bytes were written, a closed
   connection means *unknown*: the peer may have done the work, so the call ends with UNAVAILABLE and is never sent
@@ -22,17 +22,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import httptools
-from pyqwest import Headers, Request, Response
 
 from linkspan.errors import Code, Error, SetupError
-from linkspan.transport.wire import MAX_MESSAGE_BYTES, TIMEOUT
+from linkspan.transport.unary import MAX_MESSAGE_BYTES, TIMEOUT
 
 if TYPE_CHECKING:
+    from pyqwest import Request, Response
+
     from linkspan.ports import Clock, Timer
 
-__all__ = ["HttpTransport", "PoolLimits"]
+__all__ = ["TRANSPORT_HEADERS", "HttpTransport", "PoolLimits"]
 
-_OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "expect"})
+TRANSPORT_HEADERS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "expect"})
 _CODINGS: Final = frozenset({"accept-encoding", "content-encoding"})
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 _INFORMATIONAL: Final = 200  # statuses below announce a response, they are not one
@@ -440,7 +441,7 @@ class Pool:
 
 
 class HttpTransport:
-    """pyqwest's `Transport` over one pool. Raises `linkspan.errors.Error`, and lets `CancelledError` pass."""
+    """HTTP requests over one pool; also pyqwest's `Transport`. Raises `linkspan.errors.Error`, and lets `CancelledError` pass."""
 
     def __init__(
         self,
@@ -456,10 +457,16 @@ class HttpTransport:
         self._pool = Pool(self.address, clock=clock, limits=limits or PoolLimits(), max_bytes=max_response_bytes, tls=tls)
         self._heads: dict[str, str] = {}
 
+    async def send(self, request: bytes, timeout: float) -> Answer:
+        """Send a whole request as it is written, and return its answer within `timeout` seconds."""
+        return await self._pool.send(request, self._clock.monotonic() + timeout)
+
     async def execute(self, request: Request) -> Response:
-        """Send the request; its deadline is its own `connect-timeout-ms`, so that both ends hold to the same."""
+        """Send pyqwest's form of a request; its deadline is its own `connect-timeout-ms`, so that both ends hold to the same."""
+        from pyqwest import Headers, Response  # noqa: PLC0415 - unary calls do without
+
         data, timeout = self._render(request)
-        answer = await self._pool.send(data, self._clock.monotonic() + timeout)
+        answer = await self.send(data, timeout)
         return Response(status=answer.status, headers=Headers(answer.headers), content=answer.body)
 
     async def aclose(self) -> None:
@@ -480,7 +487,7 @@ class HttpTransport:
         for name, value in request.headers.items():
             if name == TIMEOUT:
                 timeout = int(value) / 1000
-            elif name in _OURS:
+            elif name in TRANSPORT_HEADERS:
                 raise Error(Code.INVALID_ARGUMENT, f"Sending header '{name}' failed: the transport sets it, leave it out.")
             elif name in _CODINGS and value == "identity":
                 continue  # identity is what no header means

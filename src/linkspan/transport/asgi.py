@@ -1,0 +1,166 @@
+"""The direct path as an ASGI application over connectrpc: everything that is not a plain unary call takes this way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from connectrpc.code import Code as WireCode
+from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
+from connectrpc.server import ConnectASGIApplication, Endpoint as WireEndpoint
+
+from linkspan.errors import Code, Error
+from linkspan.transport.endpoint import Inbound
+from linkspan.transport.wire import CONTENT_LENGTH, BinaryCodec, CappedGzip, JsonCodec, connect_error, error_body, http_status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+
+    from connectrpc.errors import ConnectError
+    from connectrpc.request import RequestContext
+
+    from linkspan.operation import Operation
+    from linkspan.transport.endpoint import Answers, Endpoint
+
+    Scope: TypeAlias = MutableMapping[str, Any]
+    Message: TypeAlias = MutableMapping[str, Any]
+    Receive: TypeAlias = Callable[[], Awaitable[Message]]
+    Send: TypeAlias = Callable[[Message], Awaitable[None]]
+    ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+__all__ = ["Application"]
+
+_NOISE: Final = frozenset({b"vary", b"content-encoding"})  # nothing is compressed, so neither says anything
+
+
+def _method_of(operation: Operation[Any, Any]) -> MethodInfo[Any, Any]:
+    """Return connectrpc's form of an operation. POST only: its GET is neither deterministic nor bounded in size."""
+    return MethodInfo(
+        name=operation.rpc_name,
+        service_name=operation.service_name,
+        input=operation.request,
+        output=operation.response,
+        idempotency_level=IdempotencyLevel.UNKNOWN,
+        stream_type=StreamType.UNARY,
+    )
+
+
+def _wire_endpoint(endpoint: Endpoint, answers: Answers) -> WireEndpoint[Any, Any]:
+    async def answer(request: Any, context: RequestContext[Any, Any]) -> Any:
+        left = context.timeout_ms
+        inbound = Inbound(dict(context.request_headers.items()), None if left is None else left / 1000, context.client_address or "")
+        try:
+            return await answers.answer(endpoint, request, inbound)
+        except Error as error:
+            raise _told(error, endpoint, answers) from None
+
+    return WireEndpoint.unary(_method_of(endpoint.operation), answer)
+
+
+def _told(error: Error, endpoint: Endpoint, answers: Answers) -> ConnectError:
+    try:
+        return connect_error(error)
+    except Exception as bug:  # noqa: BLE001 - a detail with wrong values: the handler's fault, like what else it may raise
+        return connect_error(answers.bug(endpoint.operation.path, bug))
+
+
+class _Connect(ConnectASGIApplication[None]):
+    """connectrpc's application over endpoints that exist already."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], answers: Answers, max_message_bytes: int) -> None:
+        known: Mapping[str, WireEndpoint[Any, Any]] = {each.operation.path: _wire_endpoint(each, answers) for each in endpoints}
+
+        def endpoints_of(_service: None) -> Any:
+            return known
+
+        super().__init__(  # pyright: ignore[reportUnknownMemberType] # connectrpc's own generics are partial
+            service=None,
+            endpoints=endpoints_of,
+            read_max_bytes=max_message_bytes,
+            compressions=(CappedGzip(),),
+            codecs=tuple(codec(WireCode.INVALID_ARGUMENT, answers.unwritable) for codec in (BinaryCodec, JsonCodec)),
+        )
+
+    @property
+    def path(self) -> str:
+        """Where it is mounted."""
+        return "/"
+
+
+class Application:
+    """What uvicorn runs: refuses what connectrpc would trip over, and passes the rest on."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], answers: Answers, *, max_message_bytes: int, extra_app: ASGIApp | None) -> None:
+        self._paths = frozenset(endpoint.operation.path for endpoint in endpoints)
+        self._services = frozenset(path.rpartition("/")[0] for path in self._paths)
+        self._connect: Any = _Connect(endpoints, answers, max_message_bytes)
+        self._max_bytes = max_message_bytes
+        self._extra_app = extra_app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request (https://asgi.readthedocs.io/en/latest/specs/main.html)."""
+        path = scope["path"]
+        if path not in self._paths:
+            if self._extra_app is not None and path.rpartition("/")[0] not in self._services:
+                await self._extra_app(scope, receive, send)
+                return
+            text = f"Calling '{path}' failed: this server has no such operation, check service and method name."
+            await _refuse(send, 404, Code.UNIMPLEMENTED, text)
+            return
+        refusal = self._unfit(scope)
+        if refusal is not None:
+            await _refuse(send, *refusal)
+            return
+        await self._connect(scope, receive, _Reply(send))
+
+    def _unfit(self, scope: Scope) -> tuple[int, Code, str] | None:
+        """Return why a request is refused before its body is read."""
+        coded = False
+        for name, value in scope["headers"]:
+            if not value.isascii():  # names are: the parser takes tokens only
+                return 400, Code.INVALID_ARGUMENT, "Reading a header failed: header values are ASCII, encode others."
+            if name == CONTENT_LENGTH:
+                if int(value) > self._max_bytes:
+                    text = f"Request of {int(value)} bytes exceeds {self._max_bytes}: send smaller messages."
+                    return http_status(Code.RESOURCE_EXHAUSTED), Code.RESOURCE_EXHAUSTED, text
+            elif name == b"content-type":
+                if value.startswith(b"application/grpc") and not value.startswith(b"application/grpc-web"):
+                    return (
+                        415,
+                        Code.UNIMPLEMENTED,
+                        "gRPC needs HTTP/2: call this port by Connect, as application/proto or application/json.",
+                    )
+            elif name == b"accept-encoding":
+                coded = True
+        if coded:  # responses are not compressed
+            scope["headers"] = [header for header in scope["headers"] if header[0] != b"accept-encoding"]
+        return None
+
+
+class _Reply:
+    """`send` that gives a response in one piece its content length."""
+
+    __slots__ = ("_send", "_start")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Message | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        start, self._start = self._start, None
+        if start is not None:
+            if not message.get("more_body"):
+                headers = [header for header in start["headers"] if header[0] not in _NOISE]
+                headers.append((CONTENT_LENGTH, b"%d" % len(message["body"])))
+                start["headers"] = headers
+            await self._send(start)
+        await self._send(message)
+
+
+async def _refuse(send: Send, status: int, code: Code, text: str) -> None:
+    body = error_body(code, text)
+    headers = [(b"content-type", b"application/json"), (CONTENT_LENGTH, b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

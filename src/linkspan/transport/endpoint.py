@@ -1,0 +1,83 @@
+"""What a server serves, and how a handler is run for it: whatever goes wrong comes out as an `Error` that a peer may see."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from linkspan.errors import Code, Error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from protobuf import Message
+
+    from linkspan.operation import Operation
+    from linkspan.ports import Ids
+
+__all__ = ["Answers", "Endpoint", "Inbound"]
+
+logger = logging.getLogger("linkspan.transport")
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """What a request brought besides its message. Header names are lower-case; `timeout` is seconds left, None without deadline."""
+
+    headers: Mapping[str, str]
+    timeout: float | None
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An operation and what answers it: returns the response message, or raises `Error`."""
+
+    operation: Operation[Any, Any]
+    serve: Callable[[Any, Inbound], Awaitable[Any]]
+
+
+class Answers:
+    """Runs endpoints for a server. `stopping` says that a cancelled handler was cut by the server's end."""
+
+    def __init__(self, ids: Ids) -> None:
+        self.stopping = False
+        self._ids = ids
+
+    async def answer(self, endpoint: Endpoint, request: Any, inbound: Inbound) -> Any:
+        """Return the response message. Raises `Error`, or `CancelledError` if the task itself was cancelled."""
+        operation = endpoint.operation
+        timeout = inbound.timeout
+        if timeout is not None and timeout <= 0:
+            raise Error(Code.DEADLINE_EXCEEDED, f"'{operation.path}' got the request after its deadline: give it more time.")
+        try:
+            response = await endpoint.serve(request, inbound)
+        except Error:
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():  # raised by the handler: a bug like any other
+                raise self.bug(operation.path, error) from None
+            if self.stopping:
+                raise Error(Code.UNAVAILABLE, "The server is shutting down: call another instance.") from None
+            raise
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything; none of its text may reach the peer
+            raise self.bug(operation.path, error) from None
+        if not isinstance(response, operation.response):
+            wrong = TypeError(f"'{operation.path}' returned a {type(response).__name__}: return a {operation.response.__name__}")
+            raise self.bug(operation.path, wrong)
+        return response
+
+    def unwritable(self, response: Message, error: Exception) -> Error:
+        """Return what to tell a peer whose answer holds values of wrong types."""
+        return self.bug(response.desc().type_name, error)
+
+    def bug(self, where: str, error: BaseException) -> Error:
+        """Log a foreign exception under a new id; the peer gets the id only."""
+        error_id = self._ids.new()
+        logger.error("handler failed", exc_info=error, extra={"operation": where, "error_id": error_id})
+        return Error(Code.INTERNAL, f"Internal error '{error_id}': look it up in the service's log.")
