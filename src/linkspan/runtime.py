@@ -35,18 +35,20 @@ class SystemClock:
 class RandomIds:
     """UUIDv7 text (RFC 9562 §5.7) from an injected clock and random source."""
 
-    __slots__ = ("_bits", "_now")
+    __slots__ = ("_bits", "_head", "_millis", "_now")
 
     def __init__(self, clock: Clock, source: random.Random) -> None:
         self._now = clock.now
         self._bits = source.getrandbits
+        self._millis = -1
+        self._head = ""
 
     def new(self) -> str:
         """Return a new UUIDv7: 48 bits of milliseconds, 74 random bits."""
         bits, millis = self._bits(74), int(self._now() * 1000)
-        return (
-            f"{millis >> 16:08x}-{millis & 0xFFFF:04x}-7{bits >> 62:03x}-{0x8000 | (bits >> 48 & 0x3FFF):04x}-{bits & 0xFFFFFFFFFFFF:012x}"
-        )
+        if millis != self._millis:
+            self._millis, self._head = millis, f"{millis >> 16:08x}-{millis & 0xFFFF:04x}-7"
+        return f"{self._head}{bits >> 62:03x}-{0x8000 | (bits >> 48 & 0x3FFF):04x}-{bits & 0xFFFFFFFFFFFF:012x}"
 
     def span(self) -> str:
         """Return a W3C span id."""
