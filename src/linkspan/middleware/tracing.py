@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from linkspan.context import Context
     from linkspan.handler import Handler
     from linkspan.ports import Ids
 
 __all__ = ["Tracing", "new_trace"]
 
-_PARENT_SIZE = 55
+_is_traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 
 
 def new_trace(ids: Ids) -> str:
@@ -23,11 +26,13 @@ def new_trace(ids: Ids) -> str:
 class Tracing:
     """Gives each request a span of its own under the caller's trace (https://www.w3.org/TR/trace-context/).
 
-    Without an OpenTelemetry SDK (looked for when the middleware is made) only the ids travel: nothing is recorded.
+    Without an OpenTelemetry SDK (looked for when the app starts) only the ids travel: nothing is recorded.
     """
 
-    def __init__(self) -> None:
-        self.before = None if "opentelemetry.sdk.trace" in sys.modules else self._travel
+    @property
+    def before(self) -> Callable[[Context], object] | None:
+        """Return all there is to do where nothing is recorded."""
+        return None if "opentelemetry.sdk.trace" in sys.modules else self._travel
 
     async def __call__(self, ctx: Context, request: Any, call_next: Handler, /) -> Any:
         """Open a span, go on, close it."""
@@ -42,7 +47,7 @@ class Tracing:
         """Give the request a span id under its caller's trace; return the caller's traceparent, empty where there is none."""
         ids = ctx.home.runtime.ids
         parent = ctx.trace
-        if len(parent) == _PARENT_SIZE and parent[35] == "-" == parent[52]:
+        if _is_traceparent(parent):
             ctx.trace = f"{parent[:36]}{ids.span()}{parent[52:]}"
             return parent
         ctx.trace = new_trace(ids)

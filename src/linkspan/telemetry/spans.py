@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
+from opentelemetry.context import Context as Ambient
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from linkspan.errors import Error
 from linkspan.path import Path, Side
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["traced"]
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
 _KINDS = {
     (Path.DIRECT, Side.SERVER): SpanKind.SERVER,
     (Path.DIRECT, Side.CLIENT): SpanKind.CLIENT,
@@ -28,24 +26,34 @@ _KINDS = {
 
 
 async def traced(ctx: Context, parent: str, request: Any, call_next: Handler) -> Any:
-    """Run the rest of the chain inside a recorded span; the span's own ids become the ones that travel on."""
+    """Run the rest of the chain inside a recorded span; the span's own ids become the ones that travel on.
+
+    `parent` is the caller's traceparent, well-formed, or empty. Neither payloads nor the text of exceptions are recorded.
+    """
     tracer = trace.get_tracer("linkspan")
     with tracer.start_as_current_span(
-        ctx.operation, context=_parent_context(parent), kind=_KINDS[ctx.path, ctx.side], attributes=_attributes(ctx), record_exception=False
+        ctx.operation,
+        context=_parent_context(ctx, parent),
+        kind=_KINDS[ctx.path, ctx.side],
+        attributes=_attributes(ctx),
+        record_exception=False,
+        set_status_on_exception=False,  # it would write the exception's text down
     ) as span:
         found = span.get_span_context()
         if found.is_valid:
             ctx.trace = f"00-{found.trace_id:032x}-{found.span_id:016x}-{int(found.trace_flags):02x}"
         try:
             return await call_next(ctx, request)
-        except Error as error:
-            span.set_attribute("error.type", error.code.value)
+        except Exception as error:
+            span.set_attribute("error.type", error.code.value if isinstance(error, Error) else type(error).__name__)
+            span.set_status(StatusCode.ERROR)
             raise
 
 
-def _parent_context(parent: str) -> Any:
-    if not _TRACEPARENT.fullmatch(parent):
-        return None
+def _parent_context(ctx: Context, parent: str) -> Ambient | None:
+    """Return where the span belongs; None is what is current, which counts for a program's own calls only."""
+    if not parent:
+        return None if ctx.side is Side.CLIENT else Ambient()
     context = SpanContext(int(parent[3:35], 16), int(parent[36:52], 16), is_remote=True, trace_flags=TraceFlags(int(parent[53:55], 16)))
     return trace.set_span_in_context(NonRecordingSpan(context))
 
