@@ -14,7 +14,6 @@ import asyncio
 import logging
 from collections import deque
 from contextvars import copy_context
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from linkspan import envelope as envelopes
@@ -23,14 +22,13 @@ from linkspan.errors import Code, Error
 from linkspan.inbox import claim
 from linkspan.path import Path
 from linkspan.ports import LetterState, Outcome
-from linkspan.work import Work, as_error, frames, letter_work, resumed, unreadable
+from linkspan.work import Binding, Counts, Limits, Work, as_error, frames, letter_work, resumed, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from linkspan.context import Home, Transaction
     from linkspan.deadletter import Holding
-    from linkspan.handler import Handler
     from linkspan.outbox import Relay
     from linkspan.ports import Broker, Delivery, Letter, Subscription, Timer, Unit
 
@@ -44,43 +42,10 @@ SLICE = 256
 """Messages a worker handles before it lets the loop breathe."""
 PREFETCH = 2048
 """Messages in hand at most."""
+SETTLED_IN = 2.0
+"""Seconds after which a consumer with nothing in hand has seen everything that was in hand at a crash."""
 BEAT = 10.0
 """Seconds between two signs of life for messages in hand: a third of the broker's patience."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How a failing message is treated. Times are seconds; `timeout` bounds one run of a handler."""
-
-    inline: int = 3
-    backoff: float = 0.1
-    parked: tuple[float, ...] = (10.0, 20.0, 30.0)
-    max_age: float = 86_400.0
-    timeout: float = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """A handler and what it answers. `once` is False where the inbox is declined."""
-
-    name: str
-    operation: str
-    decode: Callable[[bytes, str], Any]
-    handler: Handler
-    once: bool
-
-
-@dataclass(slots=True)
-class Counts:
-    """What happened so far, for logs, the command line and tests."""
-
-    handled: int = 0
-    duplicates: int = 0
-    retried: int = 0
-    parked: int = 0
-    dead: int = 0
-    skipped: int = 0
-    expired: int = 0
 
 
 class Consumer:
@@ -121,6 +86,8 @@ class Consumer:
         self._beat: Timer | None = None
         self._stopping = False
         self._drained: asyncio.Event | None = None
+        self._careful = 0
+        self._careful_until = 0.0
         self.counts = Counts()
 
     # --- life ---
@@ -131,7 +98,17 @@ class Consumer:
         for _ in range(WORKERS):
             self._workers[loop.create_task(self._work())] = None
         self._beat = self._clock.call_later(BEAT, self._beats)
+        if self._store.crashed:
+            self._careful, self._careful_until = PREFETCH, self._clock.monotonic() + SETTLED_IN
         self._subscription = await self._broker.subscribe(self.topic, self._home.name, self.receive, prefetch=PREFETCH)
+
+    @property
+    def careful(self) -> bool:
+        """Tell whether a message in hand may be the one that ended the last process.
+
+        So it is after a crash, for as many messages as can have been in hand then: each is stored first, and its run counted.
+        """
+        return self._careful > 0
 
     async def drain(self) -> None:
         """Take no more and finish what has been started; the rest stays with the broker."""
@@ -139,7 +116,7 @@ class Consumer:
         if self._subscription is not None:
             await self._subscription.stop()
         for work in (*self._ready, *(later for behind in self._busy.values() if behind for later in behind)):
-            self._in_hand.discard(work)
+            self._give_up(work)
         self._ready.clear()
         for key, behind in self._busy.items():
             if behind:
@@ -186,8 +163,17 @@ class Consumer:
         if self._idle:
             self._wake()
 
+    def _give_up(self, work: Work) -> None:
+        """Leave a message for the next start: with the broker, or as the letter that it was."""
+        self._in_hand.discard(work)
+        if work.letter is not None:
+            self._holding.put_back(work.letter)
+
     def run_letter(self, letter: Letter, done: Callable[[Work], None]) -> None:
         """Handle a held message again; `done(work)` follows when it has its effect or is held once more."""
+        if self._stopping:
+            self._holding.put_back(letter)
+            return
         work = letter_work(letter)
         work.done = done
         self._in_hand.add(work)
@@ -291,8 +277,9 @@ class Consumer:
         except Duplicate:
             self._finish(work, duplicate=True)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
-            await self._rollback(ctx)
-            self._failed(work, self._took_too_long() if asyncio.current_task() in self._timed_out else self._handler_error(work, error))
+            unseen = await self._rollback(ctx)
+            late = self._took_too_long() if asyncio.current_task() in self._timed_out else None
+            self._failed(work, late or unseen or self._handler_error(work, error))
         except BaseException:
             await self._rollback(ctx)
             raise
@@ -323,6 +310,9 @@ class Consumer:
             self.counts.expired += 1
             _log.info("A message expired before it was handled.", extra=self._fields(work))
             self._finish(work)
+            return False
+        if self._careful:
+            self._hold(work, LetterState.WAITING, None)
             return False
         return True
 
@@ -392,6 +382,8 @@ class Consumer:
             self._finish(work, duplicate=True)
             return
         self.counts.handled += 1
+        if self._careful:
+            self._careful -= 1
         if unit.messages:
             self._relay.take(unit.messages)
         self._finish(work)
@@ -410,6 +402,8 @@ class Consumer:
         """Let go of a message that has its end, and let the next one of its key start."""
         self._in_hand.discard(work)
         work.started = 0.0
+        if self._careful and not self._in_hand and self._clock.monotonic() > self._careful_until:
+            self._careful = 0
         if self._drained is not None:
             self._check_drained()
         if work.done is not None:
@@ -423,10 +417,15 @@ class Consumer:
         else:
             self._busy.pop(work.key, None)
 
-    async def _rollback(self, ctx: Context) -> None:
+    async def _rollback(self, ctx: Context) -> Error | None:
+        """Undo; return why the handler's own failure does not count: what it saw has not come true."""
         tx = ctx.used_tx
         if tx is not None and tx.session is not None:
-            await asyncio.shield(tx.session.rollback())
+            try:
+                await asyncio.shield(tx.session.rollback())
+            except Error as error:
+                return error
+        return None
 
     # --- failure ---
 
@@ -450,7 +449,7 @@ class Consumer:
     def _again(self, work: Work) -> None:
         self._reached("retry.wait.after")
         if self._stopping:
-            self._in_hand.discard(work)
+            self._give_up(work)
             return
         self._ready.append(work)
         if self._idle:
@@ -480,7 +479,7 @@ class Consumer:
 
     def _hold_again(self, work: Work, state: LetterState, error: Error | None) -> None:
         if self._stopping:
-            self._in_hand.discard(work)
+            self._give_up(work)
             return
         self._hold(work, state, error)
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from linkspan.errors import Error
+from linkspan.errors import Code, Error
 from linkspan.ports import Letter, LetterState, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from linkspan.consumer import Consumer, Limits
     from linkspan.context import Home
     from linkspan.ports import Store, Timer, Unit
@@ -40,6 +42,7 @@ class _Key:
     """A held key. `version` counts what happens to it, so that a look at the table knows whether it is still true."""
 
     version: int = 0
+    runs: int = 0
     pending: int = 0
     running: bool = False
     stuck: bool = False
@@ -97,8 +100,9 @@ class Holding:
             self._store.add_letter(unit, letter)
             state = letter.state
         else:
-            state = self._again(work.letter, work, state, error)
-            self._store.update_letter(unit, work.letter)
+            letter = self._after(work.letter, work.tries, state, error)
+            self._store.update_letter(unit, letter)
+            state = letter.state
         key = self._keys.setdefault((consumer.topic, work.key), _Key())
         key.version += 1
         key.pending += 1
@@ -122,6 +126,8 @@ class Holding:
             fields = {"service": self._home.name, "topic": consumer.topic, "id": work.envelope.id, "type": work.envelope.type}
             _log.warning("A message is held.", extra={**fields, "state": state.value, "code": error.code.value if error else ""})
         consumer.held(work, state)
+        if work.letter is None and consumer.careful and not key.running:
+            self._spawn(self._advance(consumer.topic, work.key, key))
 
     def _letter(self, consumer: Consumer, work: Work, state: LetterState, error: Error | None) -> Letter:
         envelope, now = work.envelope, self._clock.now()
@@ -145,23 +151,33 @@ class Holding:
                 letter.state = LetterState.DEAD
         return letter
 
-    def _again(self, letter: Letter, work: Work, state: LetterState, error: Error | None) -> LetterState:
-        """Decide what becomes of a letter that failed once more."""
-        was = letter.state
-        letter.attempts += work.tries
-        letter.first_failed = letter.first_failed or self._clock.now()
+    def _after(self, before: Letter, tries: int, state: LetterState, error: Error | None) -> Letter:
+        """Return what becomes of a letter that failed once more; `before` stays as it is, since the store may refuse the change."""
+        letter = self._counted(before, tries, error)
+        too_old = self._clock.now() - letter.first_failed > self._limits.max_age
+        if state is LetterState.DEAD or before.state is LetterState.REDRIVE or self._spent(letter) or too_old:
+            letter.state = LetterState.DEAD
+        return letter
+
+    def _counted(self, before: Letter, tries: int, error: Error | None) -> Letter:
+        """Return a letter with more tries, parked until the next is due."""
+        letter, now = replace(before), self._clock.now()
+        letter.attempts += tries
+        letter.redrives += before.state is LetterState.REDRIVE
+        letter.first_failed = letter.first_failed or now
         if error is not None:
             self._note(letter, error)
-        rounds = -(-letter.attempts // self._limits.inline)
-        too_old = self._clock.now() - letter.first_failed > self._limits.max_age
-        if was is LetterState.REDRIVE:
-            letter.redrives += 1
-        if state is LetterState.DEAD or was is LetterState.REDRIVE or rounds > len(self._limits.parked) or too_old:
-            letter.state = LetterState.DEAD
-        else:
-            letter.state = LetterState.PARKED
-            letter.due = self._clock.now() + self._limits.parked[rounds - 1]
-        return letter.state
+        letter.state = LetterState.PARKED
+        pauses = self._limits.parked
+        letter.due = now + pauses[min(self._rounds(letter), len(pauses)) - 1] if pauses else now
+        return letter
+
+    def _rounds(self, letter: Letter) -> int:
+        return -(-letter.attempts // self._limits.inline)
+
+    def _spent(self, letter: Letter) -> bool:
+        """Tell whether a letter has had all its tries."""
+        return self._rounds(letter) > len(self._limits.parked)
 
     def _note(self, letter: Letter, error: Error) -> None:
         cause = type(error.__cause__).__name__ if error.__cause__ is not None else ""
@@ -224,12 +240,42 @@ class Holding:
             return False
         key.running, key.stuck = True, False
         self._home.runtime.reached("letter.run.before")
-        consumer.run_letter(letter, partial(self._ran, topic, key))
+        if letter.state is LetterState.PARKED and self._spent(letter):
+            self._change(replace(letter, state=LetterState.DEAD), partial(self._buried, key))
+        elif letter.state is LetterState.WAITING and not consumer.careful:
+            consumer.run_letter(letter, partial(self._ran, topic, key))
+        else:
+            # A failure is stored before the run: a message that ends its process is counted too, and does not do so for ever.
+            error = Error(Code.UNKNOWN, "Its process ended while it was being handled.")
+            self._change(self._counted(letter, self._limits.inline, error), partial(self._counted_before, consumer, letter, key))
         return True
+
+    def _change(self, letter: Letter, settled: Callable[[Unit], None]) -> None:
+        unit = self._home.unit()
+        unit.settled = settled
+        self._store.update_letter(unit, letter)
+        self._home.runtime.reached("letter.count.before")
+        self._store.submit(unit)
+
+    def _counted_before(self, consumer: Consumer, letter: Letter, key: _Key, unit: Unit) -> None:
+        self._home.runtime.reached("letter.count.after")
+        if unit.outcome is Outcome.FAILED:
+            key.running = False
+        else:
+            consumer.run_letter(letter, partial(self._ran, consumer.topic, key))
+
+    def _buried(self, key: _Key, _unit: Unit) -> None:
+        key.running = False
+        key.version += 1
+
+    def put_back(self, letter: Letter) -> None:
+        """Store a letter as it was before a run that will not take place."""
+        self._change(letter, _ignore)
 
     def _ran(self, topic: str, key: _Key, work: Work) -> None:
         key.running = False
         key.version += 1
+        key.runs += 1
         self._home.runtime.reached("letter.run.after")
         if not key.stuck and not self._closed:
             self._spawn(self._advance(topic, work.key, key))
@@ -237,7 +283,7 @@ class Holding:
     async def _advance(self, topic: str, name: str, key: _Key) -> None:
         """Go on with the key's next letter, or set the key free when there is none."""
         while not key.running:
-            version = key.version
+            version, runs = key.version, key.runs
             try:
                 letter = await self._store.next_letter(self._place(topic), name)
             except Error:
@@ -248,6 +294,8 @@ class Holding:
                     return
                 await self._clock.sleep(0.01)
                 continue
+            if key.runs != runs:
+                continue
             due = letter.state is LetterState.PARKED and letter.due <= self._clock.now()
             if letter.state in {LetterState.WAITING, LetterState.REDRIVE} or due:
                 self._start(letter)
@@ -257,3 +305,7 @@ class Holding:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]  # a coroutine, typed loosely for both callers
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _ignore(_unit: Unit) -> None:
+    """Leave it at that: a letter that could not be put back counts one try too many."""

@@ -317,6 +317,11 @@ class Store(Protocol):
 
     name: str
 
+    @property
+    def crashed(self) -> bool:
+        """Tell, once open, whether the last owner ended without `aclose`: what it was doing may be what killed it."""
+        ...
+
     async def open(self) -> None:
         """Open, migrate own tables, take the lock that keeps a second process out (`SetupError`: use PostgreSQL)."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from traceback import extract_tb
@@ -17,9 +18,45 @@ from linkspan.errors import Code, Error
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from linkspan.handler import Handler
     from linkspan.ports import Delivery, Letter
 
-__all__ = ["FromStore", "Work", "as_error", "frames", "letter_work", "resumed", "unreadable"]
+__all__ = ["Binding", "Counts", "FromStore", "Limits", "Work", "as_error", "frames", "letter_work", "resumed", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a failing message is treated. Times are seconds; `timeout` bounds one run of a handler."""
+
+    inline: int = 3
+    backoff: float = 0.1
+    parked: tuple[float, ...] = (10.0, 20.0, 30.0)
+    max_age: float = 86_400.0
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A handler and what it answers. `once` is False where the inbox is declined."""
+
+    name: str
+    operation: str
+    decode: Callable[[bytes, str], Any]
+    handler: Handler
+    once: bool
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened so far, for logs, the command line and tests."""
+
+    handled: int = 0
+    duplicates: int = 0
+    retried: int = 0
+    parked: int = 0
+    dead: int = 0
+    skipped: int = 0
+    expired: int = 0
 
 
 class Work(msgspec.Struct, eq=False):

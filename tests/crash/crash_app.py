@@ -9,6 +9,7 @@ A request's `plan` says how its handlers behave, so that the same workload reach
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 from linkspan import App, Code, Context, Contract, Error, Event, Limits, Message, Service, ServiceContract, command, field
@@ -86,7 +87,7 @@ class Repaired:
 
 
 def obstruct(ctx: Context, plan: str, number: int) -> None:
-    """Fail as planned: `flaky` ends within the inline tries, `parked` after one parked round, `dead` once it is repaired.
+    """Fail as planned: `flaky` ends within the inline tries, `parked` after one parked round, `dead` and `deadly` once it is repaired.
 
     Only every fourth of a key fails, so that those behind it would gladly overtake it.
     """
@@ -95,6 +96,8 @@ def obstruct(ctx: Context, plan: str, number: int) -> None:
     fails = {"flaky": 2, "parked": 4}.get(plan, 0)
     if ctx.attempt <= fails:
         raise Error(Code.UNAVAILABLE, "Not yet.")
+    if plan == "deadly" and not ctx.resource(Repaired):
+        os._exit(137)
     if plan == "dead" and not ctx.resource(Repaired):
         raise Error.refused("Not before it is repaired.")
 

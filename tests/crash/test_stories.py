@@ -229,6 +229,23 @@ async def test_poisoned_key_waits_while_others_flow(tmp_path: Path) -> None:
     assert run.outcome.sums["react"] == sum(lane.count for lane in lanes)
 
 
+async def test_message_that_ends_its_process(tmp_path: Path) -> None:
+    """Its runs are counted before they begin, so it becomes a dead letter; the messages of other keys get through in between."""
+    lanes = (*LOAD[:4], Lane("deadly", "send", "deadly", count=6, pause=0.01))
+    run = Run(tmp_path, lanes)
+    async with run.started():
+        await run.until(lambda: run.driven)
+        await run.until(lambda: run.started_once("ledger") and len(run.letters("ledger")) == 1, limit=40.0)
+        deaths = len(run.outcome.deaths)
+        await run.until(run.delivered)
+        flowed = {entry.key for entry in run.effects("react", "ledger")}
+        await finished(run)
+
+    assert 2 <= deaths <= 6
+    assert flowed == {lane.key for lane in lanes} - {"deadly"}
+    assert run.outcome.sums["react"] == sum(lane.count for lane in lanes)
+
+
 async def test_stop_and_start_in_order_loses_nothing(tmp_path: Path) -> None:
     """SIGTERM under load: what was started ends, the rest is there at the next start."""
     run = Run(tmp_path, LOAD)

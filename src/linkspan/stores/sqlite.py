@@ -65,6 +65,11 @@ class SqliteStore:
         self._state = "new"
         self._closed: asyncio.Future[None] | None = None
 
+    @property
+    def crashed(self) -> bool:
+        """Tell whether the last owner ended without `aclose`."""
+        return self._lock.abandoned
+
     # --- life
 
     async def open(self) -> None:
@@ -111,14 +116,14 @@ class SqliteStore:
         for session in list(self._sessions):
             session.abandon()
         self._hand_over()
-        await self._shut()
+        await self._shut(in_order=True)
 
-    async def _shut(self) -> None:
+    async def _shut(self, *, in_order: bool = False) -> None:
         """End the threads, free the lock."""
         self._state = "closed"
         await self._writer.stop()
         await self._readers.aclose()
-        self._lock.free()
+        self._lock.free(in_order=in_order)
 
     async def migrate(self, scripts: Sequence[tuple[str, str]]) -> None:
         """Apply the user's new scripts."""

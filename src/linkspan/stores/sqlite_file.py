@@ -148,13 +148,17 @@ def _pragmas(limits: SqliteLimits, *, reading: bool) -> Iterator[str]:
 
 
 class FileLock:
-    """Keeps a second process out: `flock` on `<file>.lock`, which the kernel frees when the holder dies, however it dies."""
+    """Keeps a second process out: `flock` on `<file>.lock`, which the kernel frees when the holder dies, however it dies.
 
-    __slots__ = ("_descriptor", "_path")
+    A holder that ends in order empties the file, so that the next one knows (`abandoned`) when the last one did not.
+    """
+
+    __slots__ = ("_descriptor", "_path", "abandoned")
 
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(path.name + ".lock")
         self._descriptor = -1
+        self.abandoned = False
 
     def take(self) -> None:
         """Take the lock. Raises `SetupError` when another holds it."""
@@ -169,13 +173,16 @@ class FileLock:
                 f"The store '{self._path.name.removesuffix('.lock')}' is open in another process ({holder}): "
                 "stop that one, or use PostgreSQL where several processes share a store."
             ) from error
+        self.abandoned = os.fstat(descriptor).st_size > 0
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         self._descriptor = descriptor
 
-    def free(self) -> None:
+    def free(self, *, in_order: bool = False) -> None:
         """Give the lock back; the file stays, so that nobody locks a name that is being removed."""
         if self._descriptor >= 0:
+            if in_order:
+                os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = -1
 
