@@ -42,6 +42,7 @@ class Orders(ServiceContract):
 
 PATH = "/shop.direct.v1.Orders/GetOrder"
 RUNTIME = system()
+FAST = True  # set to each value in turn by conftest.py
 
 
 class Shop:
@@ -90,7 +91,7 @@ class Shop:
 @contextlib.asynccontextmanager
 async def serving(**options: Any) -> AsyncIterator[tuple[Shop, DirectServer]]:
     shop = Shop()
-    server = DirectServer(shop.endpoints, runtime=RUNTIME, **options)
+    server = DirectServer(shop.endpoints, **{"runtime": RUNTIME, "fast": FAST, **options})
     await server.start()
     try:
         yield shop, server

@@ -165,7 +165,7 @@ class FastProtocol(GuardedProtocol):
         if free:
             self._take(call)
         else:
-            waiting: Any = (call, self.app)
+            waiting: Any = (call, None)  # no application: `_start_asgi_task` knows a call
             self.pipeline.appendleft(waiting)
 
     def on_body(self, body: bytes) -> None:
