@@ -15,6 +15,7 @@ from linkspan.consumer import Consumer
 from linkspan.deadletter import Holding
 from linkspan.outbox import Relay
 from linkspan.running import RunningService
+from linkspan.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,6 +208,7 @@ def held_keys_forgotten_at_start() -> None:
         self._timer = self._clock.call_later(1.0, self._tick)
 
     put(Holding, "start", start)
+    put(SqliteStore, "crashed", False)  # the care after a crash would hold the keys anew
 
 
 @mutant("", "lost")
