@@ -108,8 +108,7 @@ class RunningService:
             await consumer.start()
 
     async def drain(self) -> None:
-        """Take no more messages, from the broker or from those held, and finish those that were started."""
-        await self.holding.aclose()
+        """Take no more messages and finish those that were started."""
         await asyncio.gather(*(consumer.drain() for consumer in self.consumers))
 
     async def aclose(self) -> None:

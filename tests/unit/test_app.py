@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from linkspan import Code, Context, Error, Service, SetupError
+from linkspan import Code, Context, Error, Limits, Service, SetupError
 from linkspan.brokers.memory import MemoryBroker
 from linkspan.ports import LetterState
-from linkspan.runtime import system
+from linkspan.runtime import system as real
+from linkspan.testing.clock import settle
+from tests.unit import durable
 from tests.unit.app_shop import TABLE, Find, Found, Orders, Place, Placed, app_of, orders_service, reacting
 from tests.unit.durable import until
 
@@ -141,7 +143,7 @@ async def test_only_the_named_services_run(tmp_path: Path) -> None:
 
 
 async def test_given_broker_stays_open(tmp_path: Path) -> None:
-    broker = MemoryBroker(runtime=system())
+    broker = MemoryBroker(runtime=real())
     await broker.open()
     async with app_of(tmp_path, Service("mail"), broker=broker):
         pass
@@ -170,6 +172,33 @@ async def test_drain_lets_calls_under_way_call_their_own_process(tmp_path: Path)
         go_on.set()
         assert await call == Found(order="7")
         await closing
+
+
+async def test_drain_takes_up_nothing_that_is_held(tmp_path: Path) -> None:
+    """While the last handler finishes, a parked message becomes due; it belongs to the next start."""
+    runs: list[str] = []
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(ctx: Context, event: durable.Placed) -> None:
+        runs.append(event.order)
+        if event.order == "bad":
+            raise Error(Code.UNAVAILABLE, "Not now: try again.")
+        begun.set()
+        await go_on.wait()
+
+    async with durable.system(tmp_path, handle, limits=Limits(inline=1, parked=(2.0,))) as system:
+        await system.publish(("bad", 1))
+        await until(lambda: system.mail.counts.parked == 1, "the bad one is parked")
+        await system.publish(("slow", 1))
+        await begun.wait()
+        closing = asyncio.create_task(system.app.aclose())
+        await settle(200)
+        for _ in range(5):
+            await system.clock.advance(1.0)
+            await asyncio.sleep(0.01)
+        go_on.set()
+        await closing
+    assert runs == ["bad", "slow"]
 
 
 def is_listening(address: str) -> bool:

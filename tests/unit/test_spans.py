@@ -15,7 +15,9 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
-from linkspan import Code, Context, Error
+from linkspan import Code, Context, Error, envelope as envelopes
+from linkspan.envelope import Envelope
+from linkspan.ports import Outgoing
 from tests.unit.app_shop import Find, Found, Orders, Place, Placed, app_of, orders_service, reacting
 from tests.unit.durable import until
 
@@ -119,3 +121,27 @@ async def test_programs_own_span_is_the_parent_of_its_calls_but_never_of_a_servi
             await client.publish(Placed(order="7"))
 
     assert [(span.parent, span.own.trace_id) for span in recorder.spans[:2]] == [(88, 77), (1, 77)]
+
+
+async def test_message_without_a_trace_begins_one_of_its_own(recorder: Recorder, tmp_path: Path) -> None:
+    """The workers were started inside a program's span, which is no reason for what they handle."""
+    handled: list[str] = []
+
+    async def thank(ctx: Context, event: Placed) -> None:
+        handled.append(event.order)
+
+    ambient = NonRecordingSpan(SpanContext(77, 88, is_remote=False, trace_flags=TraceFlags(1)))
+    with trace.use_span(ambient):
+        async with app_of(tmp_path, reacting("mail", thank)) as app:
+            assert app.broker is not None
+            await app.broker.publish(foreign("7"))
+            await until(lambda: handled == ["7"], "it is handled")
+
+    assert [(span.parent, span.own.trace_id) for span in recorder.spans] == [(0, 1000)]
+
+
+def foreign(order: str) -> Outgoing:
+    """Return an event of a publisher that traces nothing."""
+    kind = "app.shop.v1.Placed"
+    headers = envelopes.render(envelopes.prefix(kind, "/elsewhere"), Envelope("1", "/elsewhere", kind, order))
+    return Outgoing("app.shop.v1.events", "Placed", envelopes.lane_of(order), "1", order, headers, Placed(order=order).to_binary())
