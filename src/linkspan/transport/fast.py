@@ -147,17 +147,21 @@ class FastProtocol(GuardedProtocol):
     def begin_message(self) -> None:
         """Start a request without uvicorn's scope, which few need."""
         self.url = b""
-        self.expect_100_continue = False
         self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header."""
+        self.headers.append((name.lower(), value))
 
     def begin_request(self) -> None:
         """Take the request if it is a plain unary call, else make up for the scope."""
         call = self._recognised()
         if call is None:
-            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            url, headers = self.url, self.headers
             HttpToolsProtocol.on_message_begin(self)
-            self.url, self.expect_100_continue = url, expects
-            self.headers.extend(headers)
+            self.url = url
+            for name, value in headers:
+                HttpToolsProtocol.on_header(self, name, value)
             super().begin_request()
             return
         free = self.current is None or self.current.response_complete

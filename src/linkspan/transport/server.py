@@ -81,6 +81,8 @@ class DirectServer:
     async def start(self) -> None:
         """Listen. Raises `SetupError` when the port cannot be had."""
         self._config.load()
+        if self._calls is None:
+            await self._load()
         try:
             self._listener = await asyncio.get_running_loop().create_server(self._protocol, self._host, self._port, backlog=_BACKLOG)
         except OSError as error:
@@ -123,11 +125,13 @@ class DirectServer:
         self._timer = self._runtime.clock.call_later(_SWEEP_SECONDS, self._sweep)
 
     async def _asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._application is None:
-            # connectrpc takes a tenth of a second to load: other calls go on meanwhile.
-            module: Any = await asyncio.get_running_loop().run_in_executor(None, import_module, "linkspan.transport.asgi")
-            self._application = module.Application(
-                self._endpoints, self._answers, max_message_bytes=self._max_bytes, extra_app=self._extra_app
-            )
-            assert self._application is not None  # noqa: S101 - made above
-        await self._application(scope, receive, send)
+        application = self._application or await self._load()
+        await application(scope, receive, send)
+
+    async def _load(self) -> ASGIApp:
+        # connectrpc takes a tenth of a second to load: calls go on meanwhile.
+        module: Any = await asyncio.get_running_loop().run_in_executor(None, import_module, "linkspan.transport.asgi")
+        options = {"max_message_bytes": self._max_bytes, "extra_app": self._extra_app}
+        application: ASGIApp = module.Application(self._endpoints, self._answers, **options)
+        self._application = application
+        return application
