@@ -15,6 +15,7 @@ import pytest
 from protobuf.wkt import Any as AnyMessage, Duration, StringValue
 
 from linkspan.errors import Code, Error
+from linkspan.transport.fast import FastProtocol
 from linkspan.transport.guard import GuardLimits
 from linkspan.transport.server import DirectServer, Endpoint
 from tests.integration.direct_orders import PATH, RUNTIME, GetOrder, Order, Orders, OutOfStock, Raw, Shop, post, raw, serving
@@ -98,6 +99,7 @@ REQUESTS = {
     "escaped path": post(path=PATH.replace("G", "%47")),
     "absolute URL": post(path=f"http://test{PATH}"),
     "HTTP/1.0": asked("7").replace(b"HTTP/1.1", b"HTTP/1.0", 1),
+    "HTTP/1.0, to be kept": asked("7", connection="keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0", 1),
     "header twice": asked("7").replace(b"\r\n\r\n", b"\r\nx: 1\r\nx: 2\r\n\r\n"),
     "upgrade": asked("7", connection="upgrade", upgrade="h2c"),
     "header in capitals": asked("7").replace(b"content-type", b"CONTENT-TYPE"),
@@ -158,6 +160,15 @@ async def test_timeout_and_peer_reach_the_handler_both_ways() -> None:
             assert 3.0 < timeout <= 4.0
             assert shop.inbound[1].timeout is None
             assert shop.inbound[0].peer == "{}:{}".format(*peer.writer.get_extra_info("sockname"))
+
+
+async def test_body_that_waits_to_be_asked_for_is_asked_for() -> None:
+    for fast in WAYS:
+        async with one_way(fast=fast) as (_, server), raw(server.address) as peer:
+            head, _, body = asked("7", expect="100-continue").partition(b"\r\n\r\n")
+            status, _, _ = await peer.ask(head + b"\r\n\r\n")
+            assert status == 100
+            assert (await peer.ask(body))[0] == 200
 
 
 async def test_plain_calls_never_load_the_other_way() -> None:
@@ -238,19 +249,20 @@ async def test_caller_that_hangs_up_with_requests_waiting_cancels_the_one_in_han
 async def test_caller_that_does_not_read_holds_up_nobody_but_itself(*, fast: bool) -> None:
     async with one_way(fast=fast) as (shop, server), raw(server.address) as deaf, raw(server.address) as other:
         deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        deaf.writer.write(asked("z" * 60_000) * 400)
+        deaf.writer.write(asked("z" * 60_000) * 300)
         connection = next(each for each in server._watch.connections if each.client == deaf.writer.get_extra_info("sockname"))
         async with asyncio.timeout(20):
-            while not connection.flow.write_paused:  # noqa: ASYNC110 - nobody announces it
-                await asyncio.sleep(0.01)
+            served = -1
+            while not connection.flow.write_paused or served != len(shop.inbound):  # until it takes no more
+                served = len(shop.inbound)
+                await asyncio.sleep(0.1)
         assert connection.transport.get_write_buffer_size() < 1_000_000
         assert (await other.ask(asked("7")))[0] == 200
-        served = len(shop.inbound)
         deaf.writer.transport.resume_reading()  # type: ignore[attr-defined]
         async with asyncio.timeout(20):
-            for _ in range(400):
+            for _ in range(300):
                 assert (await deaf.answer())[0] == 200
-        assert served < 400
+        assert served < 300
 
 
 @pytest.mark.parametrize("fast", WAYS)
@@ -308,6 +320,28 @@ async def test_body_far_too_large_is_answered_before_the_connection_ends() -> No
             big.writer.write(b"x" * 100_000)
             assert await big.at_end()
         assert (await peer.ask(asked("7")))[0] == 200
+
+
+async def test_deadline_that_passes_before_the_handler_has_begun_is_answered() -> None:
+    async with one_way(fast=True) as (shop, server), raw(server.address) as peer:
+        await peer.ask(asked("7"))
+        connection = next(iter(server._watch.connections))
+        connection.data_received(asked("7", connect_timeout_ms="9000"))
+        assert isinstance(connection, FastProtocol)
+        connection.expire(RUNTIME.clock.monotonic() + 10)  # the call's task has not run yet
+        status, _, body = await peer.answer()
+        assert (status, json.loads(body)["code"]) == (504, "deadline_exceeded")
+        assert (await peer.ask(asked("7")))[0] == 200
+        assert len(shop.inbound) == 2
+
+
+async def test_sender_that_is_slow_behind_an_early_answer_gets_no_second_one() -> None:
+    async with one_way(fast=True) as (_, server):
+        server._limits = GuardLimits(request_timeout=0.05)
+        async with raw(server.address) as peer:
+            status, _, _ = await peer.ask(post(b"x", content_type=PROTO, content_length="70000"))
+            assert status == 429
+            assert await peer.at_end()
 
 
 async def test_endpoint_that_never_suspends_needs_no_second_turn() -> None:

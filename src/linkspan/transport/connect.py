@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
+    from protobuf import Registry
+
     from linkspan.operation import Operation
     from linkspan.ports import Runtime
     from linkspan.transport.http import Answer, PoolLimits
@@ -51,6 +53,7 @@ class ConnectChannel:
         self._transport = HttpTransport(address, clock=runtime.clock, limits=pool, max_response_bytes=max_message_bytes, tls=tls)
         self.address = self._transport.address.text
         self._heads: dict[str, str] = {}
+        self._registries: dict[str, Registry] = {}
         self._names: set[str] = set()
 
     async def unary(self, operation: Operation[Any, Any], request: Any, *, headers: Mapping[str, str], timeout: float) -> Any:
@@ -69,7 +72,15 @@ class ConnectChannel:
             raise misfilled(request) from error
         rest = f"{TIMEOUT}: {format_timeout(timeout)}\r\ncontent-length: {len(body)}\r\n\r\n"
         answer = await self._transport.send(f"{head}{lines}{rest}".encode("ascii") + body, timeout)
-        return _read(answer, operation)
+        kind = coding = ""
+        for name, value in answer.headers:
+            if name == "content-type":
+                kind = value
+            elif name == "content-encoding":
+                coding = value
+        if answer.status != _OK or kind != _KIND or coding:
+            self._check(operation, answer, kind.partition(";")[0].strip().lower(), coding)
+        return PROTO.read(answer.body, operation.response, Code.INTERNAL)
 
     async def aclose(self) -> None:
         """Close the connections; calls in flight end with UNAVAILABLE. Idempotent."""
@@ -104,37 +115,33 @@ class ConnectChannel:
         if len(self._names) < _MOST_NAMES:
             self._names.add(name)
 
+    def _check(self, operation: Operation[Any, Any], answer: Answer, kind: str, coding: str) -> None:
+        """Raise what an answer means that is no plain message: the peer's `Error`, or what its HTTP status stands for."""
+        failed = answer.status != _OK
+        if failed and kind != "application/json":
+            raise read_error(answer.status, b"", self._registry(operation))
+        if coding not in {"", "identity"}:
+            raise _foreign(operation)
+        if failed:
+            try:
+                error = read_error(answer.status, answer.body, self._registry(operation))
+            except ValueError as reason:
+                raise _foreign(operation) from reason
+            raise error
+        if kind != _KIND:
+            code = Code.INTERNAL if kind.startswith("application/") else Code.UNKNOWN
+            raise Error(code, f"'{operation.path}' was answered with '{kind}' instead of '{_KIND}': check what listens at the address.")
+
+    def _registry(self, operation: Operation[Any, Any]) -> Registry:
+        registry = self._registries.get(operation.path)
+        if registry is None:
+            registry = self._registries[operation.path] = registry_of(operation.request, operation.response)
+        return registry
+
 
 def _unfit(operation: Operation[Any, Any]) -> Error:
     text = f"Calling '{operation.path}' failed: header names and values must be valid HTTP header text in ASCII."
     return Error(Code.INVALID_ARGUMENT, text)
-
-
-def _read(answer: Answer, operation: Operation[Any, Any]) -> Any:
-    """Return the response message. Raises the peer's `Error`, or what its HTTP status means (https://connectrpc.com/docs/protocol)."""
-    kind = coding = ""
-    for name, value in answer.headers:
-        if name == "content-type":
-            kind = value
-        elif name == "content-encoding":
-            coding = value
-    if answer.status == _OK and kind == _KIND and not coding:
-        return PROTO.read(answer.body, operation.response, Code.INTERNAL)
-    kind = kind.partition(";")[0].strip().lower()
-    if answer.status != _OK and kind != "application/json":
-        raise read_error(answer.status, b"", registry_of())
-    if coding not in {"", "identity"}:
-        raise _foreign(operation)
-    if answer.status != _OK:
-        try:
-            error = read_error(answer.status, answer.body, registry_of(operation.request, operation.response))
-        except ValueError as reason:
-            raise _foreign(operation) from reason
-        raise error
-    if kind != _KIND:
-        code = Code.INTERNAL if kind.startswith("application/") else Code.UNKNOWN
-        raise Error(code, f"'{operation.path}' was answered with '{kind}' instead of '{_KIND}': check what listens at the address.")
-    return PROTO.read(answer.body, operation.response, Code.INTERNAL)
 
 
 def _foreign(operation: Operation[Any, Any]) -> Error:

@@ -1,13 +1,14 @@
 """Plain unary Connect calls served in the protocol class, without an ASGI scope, cycle or connectrpc (ADR 6).
 
 A call is recognised by its headers alone. Whatever is unusual about it (a GET, a query string, chunks, compression, odd headers,
-a wrong or zero timeout, an unknown path) is left to the ASGI application, on the same connection and in the same order.
+a wrong timeout, an unknown path) is left to the ASGI application, on the same connection and in the same order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -142,7 +143,7 @@ class FastProtocol(GuardedProtocol):
         super().connection_lost(exc)
         call = self.current
         if isinstance(call, Call) and call.task is not None and not call.response_complete:
-            self._cancel(call.task)
+            self._cancel(call, call.task)
 
     def begin_message(self) -> None:
         """Start a request without uvicorn's scope, which few need."""
@@ -202,7 +203,7 @@ class FastProtocol(GuardedProtocol):
         if call.task is None:  # its body is still on the way: what comes of it is thrown away
             self._finish(call, self._calls.late(call))
         else:
-            self._cancel(call.task)
+            self._cancel(call, call.task)
         return math.inf
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -256,10 +257,6 @@ class FastProtocol(GuardedProtocol):
             response = await self._calls.answered(call, self._peer)
             if self.flow.write_paused:
                 await self.flow.drain()
-        except asyncio.CancelledError:
-            if not call.late:
-                raise
-            response = self._calls.late(call)
         finally:
             if task is not None:
                 self.tasks.discard(task)
@@ -274,9 +271,14 @@ class FastProtocol(GuardedProtocol):
                 self.transport.close()
         self.on_response_complete()
 
-    def _cancel(self, task: asyncio.Task[None]) -> None:
-        task.add_done_callback(self.tasks.discard)  # a task that is cancelled before its first step never gets to it
+    def _cancel(self, call: Call, task: asyncio.Task[None]) -> None:
+        task.add_done_callback(partial(self._cancelled, call))  # a task that is cancelled before its first step does nothing itself
         task.cancel()
+
+    def _cancelled(self, call: Call, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if call.late and not call.response_complete:
+            self._finish(call, self._calls.late(call))
 
 
 def _plain(headers: Mapping[str, str]) -> bool:
@@ -288,6 +290,5 @@ def _plain(headers: Mapping[str, str]) -> bool:
         and headers.get("connect-protocol-version", "1") == "1"
         and _UNUSUAL.isdisjoint(headers)
         and timeout.isdigit()
-        and timeout.strip("0") != ""
         and len(timeout) <= TIMEOUT_DIGITS
     )

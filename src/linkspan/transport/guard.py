@@ -209,7 +209,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse_slow(self) -> None:
         text = "The request did not arrive in time: send it without pauses."
         self._refusal = (HTTPStatus.REQUEST_TIMEOUT, Code.DEADLINE_EXCEEDED, text)
-        if self._served and self.cycle.response_started and not self.cycle.response_complete:
+        # Where something of an answer was written, a second one would be taken for another request's.
+        if self._served and self.cycle.response_started and not (self._in_head and self.cycle.response_complete):
             self.transport.abort()
         else:
             self.send_400_response("")
