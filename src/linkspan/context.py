@@ -9,6 +9,8 @@ from linkspan.errors import Code, Error
 from linkspan.path import Path, Side
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from linkspan.message import Event
     from linkspan.operation import Command, EventType, Operation, Query
     from linkspan.ports import Outgoing, Runtime, Session, Store, Unit, Value
@@ -92,16 +94,40 @@ class Transaction:
             raise Error(Code.FAILED_PRECONDITION, "There is no store here: declare the handler on a Service that has one.")
         if self._read_only:
             return await store.read(sql, args)
-        if self.session is None:
-            self.session = await store.begin(self.unit)
-            if self.session is None:
-                raise Duplicate
-        return await self.session.execute(sql, args)
+        if self.session is not None:
+            return await self.session.execute(sql, args)
+        try:
+            opened = await store.begin(self.unit, sql, args)
+        except Error as error:
+            if not error.transient:
+                self.session = _Failed()
+            raise
+        if opened is None:
+            raise Duplicate
+        self.session, rows = opened
+        return rows
 
     @property
     def wrote(self) -> bool:
         """Tell whether a remote call would now hold or precede a write."""
         return self.session is not None or bool(self.unit.statements) or bool(self.unit.messages)
+
+
+class _Failed:
+    """The session of a transaction whose first statement failed: a handler that swallows the error cannot commit the rest."""
+
+    async def execute(self, sql: str, args: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        del sql, args
+        raise self._error()
+
+    async def commit(self) -> None:
+        raise self._error()
+
+    async def rollback(self) -> None:
+        """Do nothing: nothing is open."""
+
+    def _error(self) -> Error:
+        return Error(Code.FAILED_PRECONDITION, "The transaction has failed: let the handler fail, and begin another.")
 
 
 class Duplicate(BaseException):

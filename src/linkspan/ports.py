@@ -297,7 +297,11 @@ class Letter:
 
 
 class Session(Protocol):
-    """An interactive transaction: exclusive on the writer from `Store.begin` until `commit` or `rollback`."""
+    """An interactive transaction: exclusive on the writer from `Store.begin` until `commit` or `rollback`.
+
+    A store may let sessions that follow each other share one commit. Then nobody is told of an end, `rollback` included, before
+    everything that its session could see is on disk.
+    """
 
     async def execute(self, sql: str, args: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """Run one statement now and return its rows. Raises `Error`; the transaction stays open and usable for `rollback` only."""
@@ -308,7 +312,11 @@ class Session(Protocol):
         ...
 
     async def rollback(self) -> None:
-        """Undo everything, the inbox claim included. Idempotent; does not settle the unit."""
+        """Undo everything, the inbox claim included. Idempotent; does not settle the unit.
+
+        Raises `Error(UNAVAILABLE)` when it is undone, but what the session saw of those before it did not come true: what its
+        caller concluded from that does not hold, so it is to be tried again.
+        """
         ...
 
 
@@ -341,10 +349,11 @@ class Store(Protocol):
         """Queue recorded work for the next group commit. Never blocks; order of submission is order of commit."""
         ...
 
-    async def begin(self, unit: Unit) -> Session | None:
-        """Wait for the writer, open a transaction, claim the unit's inbox id, run its statements so far (they are then cleared).
+    async def begin(self, unit: Unit, sql: str, args: Sequence[Value] = ()) -> tuple[Session, list[tuple[Any, ...]]] | None:
+        """Wait for the writer, open a transaction, claim the unit's inbox id, run its statements so far (they are then cleared), then `sql`.
 
-        Returns None when the inbox id is a duplicate (nothing is open then).
+        Returns the session and the rows of `sql`, or None when the inbox id is a duplicate. Raises `Error` when any of it fails;
+        in both cases nothing is open, and the unit's statements are still there.
         """
         ...
 

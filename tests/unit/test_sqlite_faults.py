@@ -17,7 +17,7 @@ from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Outcome, Unit
 from linkspan.runtime import system
 from linkspan.stores.sqlite import SqliteLimits, SqliteStore
-from linkspan.testing.store_probe import INSERT, SCRIPTS, Settled, effects, message, opened
+from linkspan.testing.store_probe import INSERT, NOTHING, SCRIPTS, Settled, effects, message, opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -96,7 +96,7 @@ async def test_page_limit_fails_what_does_not_fit_and_keeps_the_rest(tmp_path: P
 async def test_session_meets_a_full_disk(tmp_path: Path) -> None:
     done = Settled()
     async with store_at(tmp_path, SqliteLimits(pages=64)) as store:
-        session = await opened(store.begin(done.unit(("s", "1"), [(INSERT, ("a", 1))])))
+        session = await opened(store.begin(done.unit(("s", "1"), [(INSERT, ("a", 1))]), NOTHING))
         assert await code_of(session.execute(BIG, ("x" * 500_000,))) is Code.UNAVAILABLE
         await session.rollback()
         await done.submit(store, done.unit(("s", "1"), [(INSERT, ("b", 1))]))
@@ -156,7 +156,7 @@ async def test_lock_beyond_the_wait_fails_the_group_at_once(tmp_path: Path) -> N
             started = asyncio.get_running_loop().time()
             await failing(done, store, *(done.unit(("s", str(n)), [(INSERT, (str(n), 1))]) for n in range(200)))
             assert asyncio.get_running_loop().time() - started < 5.0, "one wait for the group, not one for each unit"
-            assert await code_of(store.begin(done.unit())) is Code.UNAVAILABLE
+            assert await code_of(store.begin(done.unit(), NOTHING)) is Code.UNAVAILABLE
             assert await code_of(store.redrive([1], who="ada", why="x", at=1.0)) is Code.UNAVAILABLE
             assert await code_of(store.migrate([*SCRIPTS, ("002", "select 1")])) is Code.UNAVAILABLE
             assert await store.read("select count(*) from effect") == [(0,)]
@@ -171,11 +171,11 @@ async def test_failures_leave_the_file_free_for_others(tmp_path: Path) -> None:
         await done.submit(store, done.unit(statements=[(INSERT, ("a", None))]))
         assert may_write(store)
         unit = done.unit()
-        session = await opened(store.begin(unit))
+        session = await opened(store.begin(unit, NOTHING))
         unit.statements.append((INSERT, ("a", None)))
         assert await code_of(session.commit()) is Code.FAILED_PRECONDITION
         assert may_write(store)
-        assert await code_of(store.begin(done.unit(statements=[(INSERT, ("a", None))]))) is Code.FAILED_PRECONDITION
+        assert await code_of(store.begin(done.unit(statements=[(INSERT, ("a", None))]), NOTHING)) is Code.FAILED_PRECONDITION
         assert may_write(store)
 
 
@@ -198,7 +198,7 @@ async def test_directory_that_is_away_fails_units_until_it_is_back(tmp_path: Pat
         await done.write(store, "before")
         home.rename(away)
         await failing(done, store, *(done.unit(("s", str(n)), [(INSERT, (f"lost{n}", 1))], [message("lost")]) for n in range(3)))
-        session = await opened(store.begin(done.unit()))
+        session = await opened(store.begin(done.unit(), NOTHING))
         assert await code_of(session.commit()) is Code.UNAVAILABLE
         away.rename(home)
         await done.submit(store, done.unit(("s", "1"), [(INSERT, ("after", 1))]))
@@ -237,7 +237,7 @@ CHILD = """
     from pathlib import Path
     from linkspan.runtime import system
     from linkspan.stores.sqlite import SqliteStore
-    from linkspan.testing.store_probe import INSERT, SCRIPTS, Settled, message, opened
+    from linkspan.testing.store_probe import INSERT, NOTHING, SCRIPTS, Settled, message, opened
 
     place, point, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     armed = []
@@ -257,7 +257,7 @@ CHILD = """
         if how == "recorded":
             await done.submit(store, unit)
         else:
-            await (await opened(store.begin(unit))).commit()
+            await (await opened(store.begin(unit, NOTHING))).commit()
 
     asyncio.run(main())
 """

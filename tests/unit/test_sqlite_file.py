@@ -16,7 +16,7 @@ from linkspan.stores.sqlite import SqliteStore
 from linkspan.stores.sqlite_errors import coded
 from linkspan.stores.sqlite_file import QUERIES, mount_of, statements_of
 from linkspan.testing.store_letters import hold
-from linkspan.testing.store_probe import INSERT, SCRIPTS, Settled, letter, opened
+from linkspan.testing.store_probe import INSERT, NOTHING, SCRIPTS, Settled, letter, opened
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -107,7 +107,7 @@ async def test_beside_changes_only_letters(tmp_path: Path) -> None:
     await store.migrate(SCRIPTS)
     (held,) = await hold(store, letter("1"))
     await beside.open()
-    assert await code_of(beside.begin(done.unit())) is Code.FAILED_PRECONDITION
+    assert await code_of(beside.begin(done.unit(), NOTHING)) is Code.FAILED_PRECONDITION
     assert await code_of(beside.migrate(SCRIPTS)) is Code.FAILED_PRECONDITION
     refused = done.unit(statements=[(INSERT, ("a", 1))])
     await done.submit(beside, refused)
@@ -182,7 +182,7 @@ async def test_settings_belong_to_the_store(tmp_path: Path, sql: str) -> None:
     await store.open()
     assert await code_of(store.read(sql)) is Code.INVALID_ARGUMENT
     done = Settled()
-    session = await opened(store.begin(done.unit()))
+    session = await opened(store.begin(done.unit(), NOTHING))
     assert await code_of(session.execute(sql)) is Code.INVALID_ARGUMENT
     await session.rollback()
     assert await store.read("pragma table_info(linkspan_meta)") != []

@@ -14,9 +14,10 @@ from linkspan.errors import Code, Error
 from linkspan.ports import Outcome
 from linkspan.runtime import system
 from linkspan.stores.sqlite import SqliteLimits, SqliteStore
-from linkspan.stores.sqlite_writer import _repeatable, _runs
+from linkspan.stores.sqlite_rows import repeatable
+from linkspan.stores.sqlite_writer import _runs
 from linkspan.testing.clock import FakeClock
-from linkspan.testing.store_probe import INSERT, SCRIPTS, Settled, effects, message, opened
+from linkspan.testing.store_probe import INSERT, NOTHING, SCRIPTS, Settled, effects, message, opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine
@@ -209,9 +210,9 @@ async def test_cancelled_statement_is_interrupted(tmp_path: Path) -> None:
         await asyncio.gather(*(store.read("select 1") for _ in range(8)))
         for connection in (store._writer.connection, *store._readers._connections):
             connection.set_trace_callback(traced)
-        session = await opened(store.begin(done.unit()))
+        session = await opened(store.begin(done.unit(), NOTHING))
         works: list[Coroutine[Any, Any, object]] = [store.read(COUNT) for _ in range(4)]
-        works += [session.execute(COUNT), store.begin(done.unit(statements=[(COUNT, ())]))]
+        works += [session.execute(COUNT), store.begin(done.unit(statements=[(COUNT, ())]), NOTHING), store.begin(done.unit(), COUNT)]
         for work in works:
             task = asyncio.ensure_future(work)
             await begun.wait()
@@ -226,7 +227,7 @@ async def test_cancelled_commit_still_settles(tmp_path: Path) -> None:
     done = Settled()
     async with store_at(tmp_path) as store:
         unit = done.unit(statements=[(INSERT, ("a", 1))])
-        session = await opened(store.begin(unit))
+        session = await opened(store.begin(unit, NOTHING))
         commit = asyncio.ensure_future(session.commit())
         await asyncio.sleep(0)
         commit.cancel()
@@ -256,7 +257,7 @@ async def test_unit_before_open_is_turned_away(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "shop.db", name="shop", runtime=system())
     unit = done.unit()
     assert await done.submit(store, unit) == [Outcome.FAILED]
-    for work in (store.read("select 1"), store.begin(done.unit()), store.attest(), store.forget(1.0), store.migrate(SCRIPTS)):
+    for work in (store.read("select 1"), store.begin(done.unit(), NOTHING), store.attest(), store.forget(1.0), store.migrate(SCRIPTS)):
         with pytest.raises(Error) as caught:
             await work
         assert caught.value.code is Code.UNAVAILABLE
@@ -292,4 +293,4 @@ def test_positions_join_to_ranges(positions: list[int], ranges: list[tuple[int, 
     ],
 )
 def test_only_plain_changes_run_for_many_rows(sql: str, many: bool) -> None:
-    assert _repeatable(sql) is many
+    assert repeatable(sql) is many

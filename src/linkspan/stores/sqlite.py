@@ -183,13 +183,14 @@ class SqliteStore:
             if self._state == "open":
                 self._set_timer()
 
-    async def begin(self, unit: Unit) -> Session | None:
-        """Open an interactive transaction when the writer's turn comes; None when the inbox id is a duplicate."""
+    async def begin(self, unit: Unit, sql: str, args: Sequence[Value] = ()) -> tuple[Session, list[Row]] | None:
+        """Open an interactive transaction with its first statement when its turn comes; None when the inbox id is a duplicate."""
         self._owned()
         self._hand_over()
-        session = SqliteSession(self._writer, unit, self._runtime.clock.now(), self._sessions.discard)
+        session = SqliteSession(self._writer, unit, (sql, args), self._sessions.discard)
         self._sessions.add(session)
-        return session if await session.start() else None
+        rows = await session.start()
+        return None if rows is None else (session, rows)
 
     # --- reading
 

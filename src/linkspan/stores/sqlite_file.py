@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 
     Transact = Callable[[Callable[[sqlite3.Cursor], None]], None]
 
-__all__ = ["QUERIES", "FileLock", "Guard", "SqliteLimits", "connect", "durability", "migrate_own", "migrate_user", "own_format", "written"]
+__all__ = [
+    "QUERIES",
+    "ROWS",
+    "FileLock",
+    "Guard",
+    "SqliteLimits",
+    "connect",
+    "durability",
+    "migrate_own",
+    "migrate_user",
+    "own_format",
+    "written",
+]
 
 OLDEST = (3, 35, 0)
 """The first SQLite with all that we use."""
@@ -34,7 +46,10 @@ ROWS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 
 @dataclass(frozen=True, slots=True)
 class SqliteLimits:
-    """Sizes and waits of an SQLite store; times in seconds. `pages` is the most pages the file may have, 0 for no limit."""
+    """Sizes and waits of an SQLite store; times in seconds. `pages` is the most pages the file may have, 0 for no limit.
+
+    At most `shared` interactive transactions share a commit, and the first of them waits at most `shared_delay` for it.
+    """
 
     busy: float = 5.0
     group: int = 256
@@ -43,6 +58,8 @@ class SqliteLimits:
     sequences: int = 65_536
     forget: int = 10_000
     pages: int = 0
+    shared: int = 64
+    shared_delay: float = 0.005
 
 
 def _load(text: str) -> dict[str, str]:
@@ -85,19 +102,36 @@ def in_chunks(name: str, rows: Sequence[Sequence[Any]]) -> Iterator[tuple[str, l
 _SETTINGS_OF_OURS = frozenset(
     {"busy_timeout", "journal_mode", "locking_mode", "query_only", "synchronous", "wal_autocheckpoint", "writable_schema"}
 )
+_SCHEMA = frozenset(
+    {
+        sqlite3.SQLITE_ALTER_TABLE,
+        sqlite3.SQLITE_CREATE_TABLE,
+        sqlite3.SQLITE_CREATE_TRIGGER,
+        sqlite3.SQLITE_CREATE_VIEW,
+        sqlite3.SQLITE_CREATE_TEMP_TABLE,
+        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
+        sqlite3.SQLITE_CREATE_TEMP_VIEW,
+    }
+)
 _NEVER = frozenset({sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_SAVEPOINT})
 
 
 class Guard:
-    """Keeps transactions, attached files and durability settings out of the user's statements. Asked once per prepared statement."""
+    """Keeps transactions, attached files and durability settings out of the user's statements. Asked once per prepared statement.
 
-    __slots__ = ("ours",)
+    `schema` changes whenever a statement is prepared that may change the schema.
+    """
+
+    __slots__ = ("ours", "schema")
 
     def __init__(self) -> None:
         self.ours = True
+        self.schema = 0
 
     def __call__(self, action: int, first: str | None, second: str | None, _schema: str | None, _trigger: str | None) -> int:
-        """Answer SQLite's question whether the statement may."""
+        """Answer SQLite's question whether the statement may; count what may change the schema."""
+        if action in _SCHEMA:
+            self.schema += 1
         if self.ours:
             return sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_TRANSACTION or action in _NEVER:

@@ -10,13 +10,13 @@ import sqlite3
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from linkspan.errors import Code, Error
 from linkspan.ports import Outcome
 from linkspan.stores.sqlite_errors import Absent, coded
 from linkspan.stores.sqlite_file import QUERIES, Guard, SqliteLimits, connect, written
+from linkspan.stores.sqlite_rows import Rows
 from linkspan.stores.sqlite_sequences import Sequences
 
 if TYPE_CHECKING:
@@ -34,10 +34,14 @@ FORMAT = 1
 _BEGIN = "begin immediate /* linkspan */"
 _COMMIT = "commit /* linkspan */"
 _ROLLBACK = "rollback /* linkspan */"
+_SAVEPOINT = "savepoint linkspan_session"
+_RELEASE = "release linkspan_session"
+_ROLLBACK_TO = "rollback to linkspan_session"
 
 _log = logging.getLogger("linkspan.store")
 
 T = TypeVar("T")
+W = TypeVar("W")
 Row = tuple[Any, ...]
 
 
@@ -109,8 +113,8 @@ class Writer:
         self.connection: sqlite3.Connection
         self.name = name
         self._path = path
-        self._runtime = runtime
-        self._limits = limits
+        self.runtime = runtime
+        self.limits = limits
         self._settled = settled
         self._guard = Guard()
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
@@ -120,6 +124,9 @@ class Writer:
         self._files: tuple[tuple[str, tuple[int, int]], ...] = ()
         self._loop: asyncio.AbstractEventLoop
         self._cursor: sqlite3.Cursor
+        self._rows: Rows
+        self._numbered: dict[tuple[str, str], int] = {}
+        self.careful_until = 0.0
         self._ended: asyncio.Future[None]
 
     # --- on the loop
@@ -159,6 +166,20 @@ class Writer:
     def _take(self) -> Work | None:
         return self._ahead.popleft() if self._ahead else self._queue.get()
 
+    def next_of(self, kind: type[W]) -> W | None:
+        """Take the next work if it waits already and is of this kind."""
+        ahead = self._ahead
+        if not ahead:
+            try:
+                ahead.append(self._queue.get_nowait())
+            except queue.Empty:
+                return None
+        work = ahead[0]
+        if not isinstance(work, kind):
+            return None
+        ahead.popleft()
+        return work
+
     def post(self, call: Callable[..., object], *args: Any) -> None:
         """Call on the loop; a loop that is gone has nobody who waits."""
         try:
@@ -169,8 +190,9 @@ class Writer:
 
     def connect(self, *, create: bool) -> sqlite3.Connection:
         """Open the connection."""
-        self.connection = connect(self._path, self._limits, self._guard, create=create)
+        self.connection = connect(self._path, self.limits, self._guard, create=create)
         self._cursor = self.connection.cursor()
+        self._rows = Rows(self.connection, self._guard)
         return self.connection
 
     def ready(self) -> None:
@@ -182,7 +204,7 @@ class Writer:
 
     def commit_batch(self, batch: Batch) -> None:
         """Join what else is waiting, then commit in groups of bounded size."""
-        size = self._limits.group
+        size = self.limits.group
         while len(batch.units) < size and not self._ahead:
             try:
                 work = self._queue.get_nowait()
@@ -240,7 +262,7 @@ class Writer:
         """One transaction: claims, statements, messages, deletions."""
         self.begin()
         fresh = self._claim(units)
-        self._statements(statement for unit in fresh for statement in unit.statements)
+        self.run_statements(statement for unit in fresh for statement in unit.statements)
         messages = [message for unit in fresh for message in unit.messages]
         numbers = self.write_messages(messages)
         if sent:
@@ -254,10 +276,10 @@ class Writer:
 
     def _delete(self, sent: list[int]) -> None:
         """Delete outbox rows that the broker has."""
-        self._runtime.reached("outbox.delete.before")
+        self.runtime.reached("outbox.delete.before")
         for first, last in _runs(sent):
             self._cursor.execute(QUERIES["outbox_delete"], (first, last))
-        self._runtime.reached("outbox.delete.after")
+        self.runtime.reached("outbox.delete.after")
 
     # --- pieces of a transaction, for groups and sessions alike
 
@@ -265,24 +287,25 @@ class Writer:
         """Open a write transaction. Raises `Absent`: nobody could write now."""
         if self.connection.in_transaction:
             self.undo()
-        self._guard.ours = True
         try:
-            self._cursor.execute(_BEGIN)
+            self._ours(_BEGIN)
         except sqlite3.Error as error:
             raise Absent(coded(self.name, error)) from error
+
+    def _ours(self, sql: str) -> None:
+        """Run what users may not."""
+        self._guard.ours = True
+        try:
+            self._cursor.execute(sql)
         finally:
             self._guard.ours = False
 
     def commit(self, messages: Sequence[Outgoing] = (), numbers: Sequence[int] = ()) -> None:
         """Commit, then tell messages their place. Raises `Absent` when the file is no longer where it was: a commit would be lost."""
         self._in_place()
-        self._runtime.reached("store.commit.before")
-        self._guard.ours = True
-        try:
-            self._cursor.execute(_COMMIT)
-        finally:
-            self._guard.ours = False
-        self._runtime.reached("store.commit.after")
+        self.runtime.reached("store.commit.before")
+        self._ours(_COMMIT)
+        self.runtime.reached("store.commit.after")
         if messages:
             self._sequences.confirm()
             for position, (message, number) in enumerate(zip(messages, numbers, strict=True), self._position + 1):
@@ -295,13 +318,26 @@ class Writer:
         self._sequences.undo()
         if not hasattr(self, "connection") or not self.connection.in_transaction:
             return
-        self._guard.ours = True
         try:
-            self._cursor.execute(_ROLLBACK)
+            self._ours(_ROLLBACK)
         except sqlite3.Error:
             _log.exception("A rollback failed; it is tried again before the next transaction.", extra={"store": self.name})
-        finally:
-            self._guard.ours = False
+
+    def begin_inner(self) -> None:
+        """Mark a place in the open transaction that `undo_inner` goes back to."""
+        self._numbered = self._sequences.pending
+        self._ours(_SAVEPOINT)
+
+    def end_inner(self) -> None:
+        """Make what came after the mark part of the transaction."""
+        self._ours(_RELEASE)
+
+    def undo_inner(self) -> None:
+        """Roll back what came after the mark. SQLite may have rolled back everything: see `connection.in_transaction`."""
+        self._sequences.pending = self._numbered
+        if self.connection.in_transaction:
+            self._ours(_ROLLBACK_TO)
+            self._ours(_RELEASE)
 
     def transact(self, run: Callable[[sqlite3.Cursor], T]) -> T:
         """Run something of our own in a transaction; undone when it fails."""
@@ -323,7 +359,7 @@ class Writer:
 
     def _claim(self, units: list[Unit]) -> list[Unit]:
         """Insert the inbox ids; return the units that are new, the same list when all are."""
-        now = self._runtime.clock.now()
+        now = self.runtime.clock.now()
         claims = [(*unit.inbox, now) for unit in units if unit.inbox is not None]
         if not claims or self._claimed(claims):
             return units
@@ -337,44 +373,28 @@ class Writer:
 
     def _claimed(self, claims: list[tuple[str, str, float]]) -> bool:
         """Insert inbox ids; tell whether all are new."""
-        self._runtime.reached("inbox.claim.before")
+        self.runtime.reached("inbox.claim.before")
         fresh = written(self._cursor, "claim", claims) == len(claims)
-        self._runtime.reached("inbox.claim.after")
+        self.runtime.reached("inbox.claim.after")
         return fresh
 
     def execute(self, sql: str, args: Sequence[Value]) -> list[Row]:
         """Run one statement of the user and return its rows."""
         return self._cursor.execute(sql, args).fetchall()
 
-    def _statements(self, statements: Iterable[tuple[str, Sequence[Value]]]) -> None:
-        """Run recorded statements in order; the same one in a row is prepared and stepped in C."""
-        waiting: list[Sequence[Value]] = []
-        current = ""
-        for sql, args in statements:
-            if sql != current:
-                self._run_of(current, waiting)
-                current, waiting = sql, []
-            waiting.append(args)
-        self._run_of(current, waiting)
+    def run_statements(self, statements: Iterable[tuple[str, Sequence[Value]]], following: str = "") -> None:
+        """Run recorded statements in order; `following` is the user's statement that comes right after."""
+        self._rows.run(statements, following)
 
-    run_statements = _statements
-
-    def _run_of(self, sql: str, rows: list[Sequence[Value]]) -> None:
-        if len(rows) > 1 and _repeatable(sql):
-            self._cursor.executemany(sql, rows)
-            return
-        for args in rows:
-            self._cursor.execute(sql, args)
-
-    def write_messages(self, messages: Sequence[Outgoing]) -> list[int]:
-        """Insert outbox rows behind the last committed one; return their sequence numbers."""
+    def write_messages(self, messages: Sequence[Outgoing], before: int = 0) -> list[int]:
+        """Insert outbox rows behind the last committed one and `before` others of this transaction; return their sequence numbers."""
         if not messages:
             return []
         numbers = self._sequences.number(self._cursor, messages)
-        now = self._runtime.clock.now()
+        now = self.runtime.clock.now()
         rows = [
             (position, FORMAT, now, m.topic, m.name, m.lane, m.id, m.key, number, m.headers, m.data)
-            for position, (m, number) in enumerate(zip(messages, numbers, strict=True), self._position + 1)
+            for position, (m, number) in enumerate(zip(messages, numbers, strict=True), self._position + before + 1)
         ]
         written(self._cursor, "outbox_add", rows)
         return numbers
@@ -413,10 +433,3 @@ def _runs(positions: Sequence[int]) -> Iterable[tuple[int, int]]:
         else:
             ranges.append((position, position))
     return ranges
-
-
-@lru_cache(maxsize=1024)
-def _repeatable(sql: str) -> bool:
-    """Tell whether the driver runs it for many rows: changes without an answer."""
-    words = sql.split(None, 1)
-    return bool(words) and words[0].lower() in {"insert", "update", "delete", "replace"} and "returning" not in sql.lower()

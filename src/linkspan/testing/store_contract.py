@@ -18,13 +18,15 @@ from linkspan.errors import Code
 from linkspan.ports import Outcome, Unit
 from linkspan.runtime import system
 from linkspan.testing.store_letters import LetterScenarios
-from linkspan.testing.store_probe import INSERT, SetClock, Settled, effects, expect, message, opened, refused, row
+from linkspan.testing.store_probe import INSERT, NOTHING, SetClock, Settled, effects, expect, message, opened, refused, row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from linkspan.ports import Outgoing, Session
+
+    _Opened = tuple[Session, list[tuple[Any, ...]]] | None
 
 __all__ = ["StoreContract"]
 
@@ -116,7 +118,7 @@ class StoreContract(LetterScenarios):
             points.clear()
             await done.write(store, "a")
             expect(points, ["store.commit.before", "store.commit.after"], "a group commit is named")
-            session = await opened(store.begin(done.unit()))
+            session = await opened(store.begin(done.unit(), NOTHING))
             await session.execute(INSERT, ("b", 1))
             await session.commit()
             expect(points, ["store.commit.before", "store.commit.after"] * 2, "an interactive commit is named")
@@ -231,10 +233,10 @@ class StoreContract(LetterScenarios):
             before, after = done.unit(statements=[(INSERT, ("a", 1))]), done.unit(statements=[(INSERT, ("c", 1))])
             store.submit(before)
             inner = done.unit()
-            session = await opened(store.begin(inner))
+            session = await opened(store.begin(inner, NOTHING))
             expect(await session.execute("select id from effect"), [("a",)], "the unit before is visible inside")
             store.submit(after)
-            second = asyncio.ensure_future(store.begin(done.unit()))
+            second = asyncio.ensure_future(store.begin(done.unit(), NOTHING))
             await session.execute(INSERT, ("b", 1))
             expect(
                 (await store.read("select count(*) from effect"), second.done()), ([(1,)], False), "everybody waits, readers see the past"
@@ -249,7 +251,7 @@ class StoreContract(LetterScenarios):
         done = Settled()
         async with self.store(tmp_path) as store:
             unit = done.unit(("s", "1"), [(INSERT, ("a", 1))])
-            session = await opened(store.begin(unit))
+            session = await opened(store.begin(unit, NOTHING))
             expect(unit.statements, [], "what has run is cleared")
             expect(await session.execute("select amount from effect where id = ?", ("a",)), [(1,)], "it is visible inside")
             unit.statements.append((INSERT, ("b", 2)))
@@ -263,7 +265,7 @@ class StoreContract(LetterScenarios):
         """Rollback undoes the claim, the effect and the numbers, settles nothing, and may be repeated."""
         done = Settled()
         async with self.store(tmp_path) as store:
-            session = await opened(store.begin(done.unit(("s", "1"), [(INSERT, ("a", 1))], [message("lost")])))
+            session = await opened(store.begin(done.unit(("s", "1"), [(INSERT, ("a", 1))], [message("lost")]), NOTHING))
             await session.execute(INSERT, ("b", 1))
             await session.rollback()
             await session.rollback()
@@ -279,7 +281,7 @@ class StoreContract(LetterScenarios):
         done = Settled()
         async with self.store(tmp_path) as store:
             await done.submit(store, done.unit(("s", "1")))
-            expect(await store.begin(done.unit(("s", "1"), [(INSERT, ("a", 1))])), None, "a duplicate opens nothing")
+            expect(await store.begin(done.unit(("s", "1"), [(INSERT, ("a", 1))]), NOTHING), None, "a duplicate opens nothing")
             await done.write(store, "b")
             expect(await effects(store), ["b"], "its statements did not run")
 
@@ -287,7 +289,7 @@ class StoreContract(LetterScenarios):
         """After a failed statement only rollback works: a commit raises and writes nothing."""
         done = Settled()
         async with self.store(tmp_path) as store:
-            session = await opened(store.begin(done.unit(("s", "1"), [(INSERT, ("a", 1))])))
+            session = await opened(store.begin(done.unit(("s", "1"), [(INSERT, ("a", 1))]), NOTHING))
             await refused(session.execute(INSERT, ("a", 1)), Code.ALREADY_EXISTS, "the statement fails with its code")
             await refused(session.execute("select 1"), Code.FAILED_PRECONDITION, "no more statements")
             await refused(session.commit(), Code.FAILED_PRECONDITION, "no commit")
@@ -299,7 +301,7 @@ class StoreContract(LetterScenarios):
         done = Settled()
         async with self.store(tmp_path) as store:
             unit = done.unit(("s", "1"), [(INSERT, ("a", 1))])
-            session = await opened(store.begin(unit))
+            session = await opened(store.begin(unit, NOTHING))
             unit.statements.append((INSERT, ("a", 2)))
             await refused(session.commit(), Code.ALREADY_EXISTS, "the commit fails with the statement's code")
             await session.rollback()
@@ -312,7 +314,7 @@ class StoreContract(LetterScenarios):
         done = Settled()
         async with self.store(tmp_path) as store:
             unit = done.unit(("s", "1"), [(INSERT, ("a", 1)), ("insert into nowhere values (1)", ())])
-            await refused(store.begin(unit), Code.INTERNAL, "begin raises")
+            await refused(store.begin(unit, NOTHING), Code.INTERNAL, "begin raises")
             await done.submit(store, done.unit(("s", "1"), [(INSERT, ("b", 1))]))
             expect(await effects(store), ["b"], "only the later unit is written")
 
@@ -321,8 +323,8 @@ class StoreContract(LetterScenarios):
         done = Settled()
         async with self.store(tmp_path) as store:
             for turns in range(4):
-                holder = await opened(store.begin(done.unit()))
-                waiting = asyncio.ensure_future(store.begin(done.unit(("s", "1"), [(INSERT, ("lost", 1))])))
+                holder = await opened(store.begin(done.unit(), NOTHING))
+                waiting = asyncio.ensure_future(store.begin(done.unit(("s", "1"), [(INSERT, ("lost", 1))]), NOTHING))
                 await asyncio.sleep(0)
                 if turns % 2:
                     await holder.rollback()
@@ -336,7 +338,7 @@ class StoreContract(LetterScenarios):
         """A cancelled statement ends its transaction without anybody's rollback."""
         done = Settled()
         async with self.store(tmp_path) as store:
-            session = await opened(store.begin(done.unit(("s", "1"))))
+            session = await opened(store.begin(done.unit(("s", "1")), NOTHING))
             await session.execute(INSERT, ("a", 1))
             running = asyncio.ensure_future(session.execute(INSERT, ("b", 1)))
             await asyncio.sleep(0)
@@ -351,11 +353,11 @@ class StoreContract(LetterScenarios):
         """Closing does not wait for a session that nobody ends, and commits what was submitted behind it."""
         done = Settled()
         async with self.store(tmp_path) as store:
-            session = await opened(store.begin(done.unit()))
+            session = await opened(store.begin(done.unit(), NOTHING))
             await session.execute(INSERT, ("lost", 1))
             behind = done.unit(statements=[(INSERT, ("kept", 1))])
             store.submit(behind)
-            waiting = asyncio.ensure_future(store.begin(done.unit()))
+            waiting = asyncio.ensure_future(store.begin(done.unit(), NOTHING))
             await asyncio.sleep(0)
             await asyncio.gather(store.aclose(), store.aclose())
             await refused(_of(waiting), Code.UNAVAILABLE, "who waits for the writer is told")
@@ -378,6 +380,6 @@ class StoreContract(LetterScenarios):
             expect(await store.read("select id from effect where id = ?", ("a",)), [("a",)], "reading goes on")
 
 
-async def _of(future: asyncio.Future[Session | None]) -> Session | None:
+async def _of(future: asyncio.Future[_Opened]) -> _Opened:
     """Await a future as a coroutine."""
     return await future

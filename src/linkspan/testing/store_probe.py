@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INSERT",
+    "NOTHING",
     "SCRIPTS",
     "TOPIC",
     "SetClock",
@@ -35,6 +36,8 @@ __all__ = [
 
 SCRIPTS = [("001_effect", "create table effect (id text primary key, amount integer not null);\ncreate table note (line text);")]
 INSERT = "insert into effect (id, amount) values (?, ?)"
+NOTHING = "select 1 where 0"
+"""A first statement for a session that is about something else."""
 TOPIC = "shop.events"
 
 
@@ -115,12 +118,12 @@ class Settled:
         expect(await self.submit(store, self.unit(statements=[(INSERT, (id, amount))])), [Outcome.COMMITTED], "a unit commits")
 
 
-async def opened(session: Coroutine[Any, Any, Session | None]) -> Session:
+async def opened(session: Coroutine[Any, Any, tuple[Session, list[tuple[Any, ...]]] | None]) -> Session:
     """Await `begin` where no duplicate is expected."""
     found = await session
     if found is None:
         raise AssertionError("begin found a duplicate where there is none")
-    return found
+    return found[0]
 
 
 async def effects(store: Store) -> list[str]:
