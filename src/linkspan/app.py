@@ -135,7 +135,7 @@ class App:
             broker = f"{scheme}{mark}{rest.rpartition('@')[2]}"
         else:
             broker = type(given).__name__
-        layers = [type(layer).__name__ for layer in self._middleware]
+        layers = [getattr(layer, "__name__", type(layer).__name__) for layer in self._middleware]
         return {
             "broker": broker,
             "http": f"{self._host}:{self._port}",

@@ -17,12 +17,13 @@ from linkspan.cli.commands import cli
 from linkspan.cli.describe import described, lines
 from linkspan.cli.table import moment, show
 from linkspan.cli.target import load_app
+from linkspan.middleware import Deadline
 from tests.unit.app_shop import TABLE, Placed, app_of, orders_service, reacting
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from linkspan import App, Context
+    from linkspan import App, Context, Handler
 
 SOURCE = """
 from linkspan import App, Service
@@ -163,6 +164,15 @@ def test_describe_says_the_same_to_people(tmp_path: Path) -> None:
         "3 tries at once, parked for 10, 20, 30 s, 30 s for one run",
     ):
         assert words in text
+
+
+def test_describe_names_middleware_of_both_kinds(tmp_path: Path) -> None:
+    async def gate(ctx: Context, request: Any, call_next: Handler, /) -> Any:
+        return await call_next(ctx, request)
+
+    app = app_of(tmp_path, orders_service(middleware=[Deadline()]), middleware=[gate])
+
+    assert (described(app)["middleware"], described(app)["services"][0]["middleware"]) == (["gate"], ["Deadline"])
 
 
 def test_describe_prints_json(here: Path) -> None:

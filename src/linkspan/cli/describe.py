@@ -38,7 +38,7 @@ def _service(app: App, service: Service) -> dict[str, Any]:
         "publishes": _published(service),
         "topics": {"takes": sorted(taken), "publishes": sorted({event_topic(each.contract.package) for each in service.contracts})},
         "migrations": [name for name, _ in service.scripts()],
-        "middleware": [type(layer).__name__ for layer in service.middleware],
+        "middleware": [getattr(layer, "__name__", type(layer).__name__) for layer in service.middleware],
         "limits": asdict(service.limits),
     }
 
