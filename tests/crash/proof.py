@@ -42,10 +42,22 @@ def summary(results: Sequence[Result], counts: Mapping[str, Mapping[str, int]]) 
     }
 
 
-async def prove(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Record, plan, run, and sum up."""
+async def recorded(resume: Path | None, folder: Path) -> Mapping[str, Mapping[str, int]]:
+    """Count the points, or take the counts that an interrupted proof began with, so that its plan is the same again."""
+    kept = None if resume is None else resume.with_name(f"{resume.name}.plan")
+    if kept is not None and kept.exists():
+        counts: Mapping[str, Mapping[str, int]] = json.loads(kept.read_text(encoding="utf-8"))
+        return counts
     print(f"Recording the points that the workload passes; failing runs stay in {folder}.")
     counts = await record(folder / "record")
+    if kept is not None:
+        kept.write_text(json.dumps(counts), encoding="utf-8")
+    return counts
+
+
+async def prove(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Record, plan, run, and sum up."""
+    counts = await recorded(options.resume, folder)
     specs = each_point(counts) if options.points == "all" else []
     if options.points not in {"all", "none"}:
         specs = [spec for spec in each_point(counts) if f"={options.points}" in spec]
