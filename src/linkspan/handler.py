@@ -31,13 +31,24 @@ def compose(middleware: Sequence[Middleware], handler: Handler) -> Handler:
     """Fold middleware around a handler, the first outermost. Done once per operation, at start."""
     first: list[Callable[[Any], None]] = []
     for layer in reversed(middleware):
-        before: Callable[[Any], None] | None = getattr(layer, "before", None)
+        before = _before(layer)
         if before is not None:
             first.insert(0, before)
             continue
         handler = partial(_apply, layer, _after(first, handler))
         first = []
     return _after(first, handler)
+
+
+def _before(layer: Middleware) -> Callable[[Any], None] | None:
+    """Return a layer's `before`, unless a subclass has its own `__call__`: then that is what it does."""
+    for cls in type(layer).__mro__:
+        if "before" in vars(cls):
+            found: Callable[[Any], None] | None = getattr(layer, "before", None)
+            return found
+        if "__call__" in vars(cls):
+            return None
+    return None
 
 
 def _apply(layer: Middleware, call_next: Handler, ctx: Any, request: Any) -> Awaitable[Any]:

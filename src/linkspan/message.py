@@ -135,12 +135,12 @@ class _MessageType(_ProtobufType):
 
     if not TYPE_CHECKING:  # else every misspelt attribute of a class would be Any, and constructors unchecked
 
-        def __getattr__(cls, name: str) -> Any:  # noqa: N805
+        def __getattr__(cls, name: str) -> Any:  # noqa: N805 - a metaclass method: `cls` is what it is
             if name in _LAZY and cls.__module__ != __name__:
                 return _link_for(cls, name)
             raise AttributeError(f"type object '{cls.__name__}' has no attribute '{name}'")
 
-        def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as above
             """Link first where instances are made without a look at the class: in the pure-Python runtime."""
             if cls.__module__ == __name__:
                 raise TypeError(f"{cls.__name__} has no fields: declare a class of your own, `class Order({cls.__name__}): ...`.")
@@ -207,7 +207,7 @@ def _link_for(cls: type, name: str) -> Any:
 
 def _read_none_when_absent(desc: DescMessage) -> None:
     absent = {f.local_name for f in desc.fields if f.proto.proto3_optional}
-    defaults: list[tuple[str, Any]] = cast("Any", desc)._defaults  # noqa: SLF001
+    defaults: list[tuple[str, Any]] = cast("Any", desc)._defaults  # noqa: SLF001 - named in the module docstring, with its test
     defaults[:] = [(name, None if name in absent else default) for name, default in defaults]
 
 

@@ -106,7 +106,7 @@ def link_file(proto: FileDescriptorProto, dependencies: Sequence[DescFile], clas
 
     protobuf-py has no public call for it: this is the one that every generated module makes.
     """
-    return _codegen.file_desc(proto.to_binary(), dependencies, classes)  # pyright: ignore[reportUnknownMemberType]
+    return _codegen.file_desc(proto.to_binary(), dependencies, classes)  # pyright: ignore[reportUnknownMemberType]  # untyped in protobuf-py
 
 
 def _message(name: str, **fields: ScalarType) -> DescriptorProto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -153,3 +154,22 @@ def test_tracing_looks_for_an_sdk_when_the_app_starts(monkeypatch: pytest.Monkey
     assert tracing.before is not None
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", ModuleType("opentelemetry.sdk.trace"))
     assert tracing.before is None
+
+
+async def test_subclass_with_its_own_call_is_not_taken_for_its_parent() -> None:
+    seen: list[str] = []
+
+    class Loud(Deadline):
+        async def __call__(self, ctx: Any, request: Any, call_next: Any, /) -> Any:
+            seen.append("loud")
+            return await super().__call__(ctx, request, call_next)
+
+    async def handler(_ctx: Any, request: Any) -> Any:
+        return request
+
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    ctx = SimpleNamespace(deadline=1.0, home=SimpleNamespace(runtime=SimpleNamespace(clock=clock)), operation="x")
+
+    assert await compose([Loud()], handler)(ctx, 7) == 7
+    assert await compose([Deadline()], handler)(ctx, 7) == 7
+    assert seen == ["loud"]

@@ -135,7 +135,7 @@ class OutageScenarios:
             await consumer.subscribe(case.topic, "g", got, prefetch=32)
             for start in (0, 300):
                 sending = asyncio.ensure_future(case.publish_until_stored(publisher, case.messages(start, start + 300)))
-                await got.until(lambda start=start: len(set(got.data)) > start + 20, "the first of them")  # type: ignore[misc]
+                await got.until(lambda start=start: len(set(got.data)) > start + 20, "the first of them")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
                 await self.restart_server()
                 await within(sending)
 
