@@ -42,12 +42,14 @@ def compose(middleware: Sequence[Middleware], handler: Handler) -> Handler:
 
 def _before(layer: Middleware) -> Callable[[Any], None] | None:
     """Return a layer's `before`, unless a subclass has its own `__call__`: then that is what it does."""
+    found: Callable[[Any], None] | None = getattr(layer, "before", None)
+    if "before" in getattr(layer, "__dict__", ()):
+        return found
     for cls in type(layer).__mro__:
         if "before" in vars(cls):
-            found: Callable[[Any], None] | None = getattr(layer, "before", None)
             return found
         if "__call__" in vars(cls):
-            return None
+            break
     return None
 
 
