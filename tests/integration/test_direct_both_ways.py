@@ -18,7 +18,23 @@ from linkspan.errors import Code, Error
 from linkspan.transport.fast import FastProtocol
 from linkspan.transport.guard import GuardLimits
 from linkspan.transport.server import DirectServer, Endpoint
-from tests.integration.direct_orders import PATH, RUNTIME, GetOrder, Order, Orders, OutOfStock, Raw, Shop, post, raw, serving
+from tests.integration.direct_orders import (
+    PATH,
+    RUNTIME,
+    GetOrder,
+    Order,
+    Orders,
+    OutOfStock,
+    Raw,
+    Shop,
+    answering,
+    channel_to,
+    get,
+    ok,
+    post,
+    raw,
+    serving,
+)
 from tests.integration.test_direct_bad_input import REFUSED
 
 if TYPE_CHECKING:
@@ -217,7 +233,7 @@ async def test_requests_that_wait_their_turn_are_bounded(*, fast: bool) -> None:
         await shop.started.wait()
         peer.writer.transport.set_write_buffer_limits(0)
         connection = next(iter(server._watch.connections))
-        flood = asked("x" * 1000) * 20_000  # 22 MB
+        flood = asked("x" * 1000) * 5_000  # 5.8 MB
         peer.writer.write(flood)
         seen = -1
         while len(connection.pipeline) != seen:  # until it takes no more
@@ -226,9 +242,12 @@ async def test_requests_that_wait_their_turn_are_bounded(*, fast: bool) -> None:
         assert connection.flow.read_paused
         assert 16 <= seen < 1000
         shop.go_on.set()
+        most = 0
         async with asyncio.timeout(30):
-            for _ in range(20_001):
+            for _ in range(5_001):
                 assert (await peer.answer())[0] == 200
+                most = max(most, len(connection.pipeline))
+        assert most < 1000
 
 
 @pytest.mark.parametrize("fast", WAYS)
@@ -319,6 +338,12 @@ async def test_body_far_too_large_is_answered_before_the_connection_ends() -> No
             assert (status, headers["connection"]) == (429, "close")
             big.writer.write(b"x" * 100_000)
             assert await big.at_end()
+        server._limits = GuardLimits(max_discard_bytes=80_000)
+        async with raw(server.address) as big:
+            big.writer.write(post(b"x" * 70_000, content_type=PROTO, content_length="80001"))
+            assert (await big.answer())[0] == 429
+            big.writer.write(b"x" * 10_001)  # thrown away; then there is nothing more to wait for
+            assert await big.at_end()
         assert (await peer.ask(asked("7")))[0] == 200
 
 
@@ -354,3 +379,14 @@ async def test_endpoint_that_never_suspends_needs_no_second_turn() -> None:
         assert Order.from_binary((await peer.ask(asked("7")))[2]).order_id == "7"
     await server.drain(0.5)
     assert not server._state.tasks
+
+
+@pytest.mark.parametrize(("coding", "fits"), [("identity", True), ("gzip", False), ("br", False)])
+async def test_answer_in_a_coding_that_was_not_asked_for_is_refused(coding: str, *, fits: bool) -> None:
+    async with answering(ok(extra=f"content-encoding: {coding}\r\n")) as peer, channel_to(peer.address) as channel:
+        if fits:
+            assert (await get(channel)).order_id == "7"
+            return
+        with pytest.raises(Error, match="does not speak Connect") as caught:
+            await get(channel)
+        assert caught.value.code is Code.INTERNAL

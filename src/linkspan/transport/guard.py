@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from linkspan.errors import Code
 from linkspan.transport.unary import error_body
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
     from uvicorn import Config
     from uvicorn._types import ASGI3Application
     from uvicorn.server import ServerState
@@ -68,6 +71,19 @@ class Watch:
             timer.cancel()
 
 
+class _BoundedFlow(FlowControl):
+    """uvicorn's flow control, which never reads on while too many requests wait their turn, whoever asks."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Read on, if there is room."""
+        if len(self._waiting) < _MOST_WAITING:
+            super().resume_reading()
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """A connection that is closed when its peer sends too much, too slowly, or nothing."""
 
@@ -88,6 +104,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream protocol gets a stream transport
         """Note when it began."""
         super().connection_made(transport)
+        self.flow = _BoundedFlow(transport, self.pipeline)
         self._watch.connections.add(self)
         self._quiet_since = self._clock.monotonic()
 
@@ -161,8 +178,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._quiet_since = self._clock.monotonic()
-        if len(self.pipeline) <= _MOST_WAITING:
-            self.flow.resume_reading()
+        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
 

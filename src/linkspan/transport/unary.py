@@ -233,7 +233,10 @@ def read_error(status: int, body: bytes, registry: Registry) -> Error:
         code = codes.get(text, Code.UNAVAILABLE) if isinstance(text, str) else Code.UNAVAILABLE
     else:
         code = _CODE_OF_STATUS.get(status, Code.UNKNOWN)
-    details = [_read_detail(detail, registry) for detail in known.get("details") or ()]
+    written: Any = known.get("details") or []
+    if not isinstance(written, list):
+        raise ValueError("details are no list")  # noqa: TRY004 - the peer's fault, not the caller's
+    details = [_read_detail(detail, registry) for detail in cast("list[Any]", written)]
     return Error(code, str(known.get("message") or _NO_REASON), [detail for detail in details if detail is not None])
 
 
