@@ -329,6 +329,19 @@ async def test_idle_connection_is_closed_by_the_sweep_and_a_busy_one_is_not() ->
         assert (await busy.answer())[0] == 200
 
 
+async def test_sender_whose_turn_has_not_come_is_not_slow() -> None:
+    async with one_way(fast=True) as (shop, server), raw(server.address) as peer:
+        later = asked("y" * 5000)
+        peer.writer.write(asked("wait") + later[:300])
+        await shop.started.wait()
+        connection = next(iter(server._watch.connections))
+        assert connection.flow.read_paused
+        connection.check(RUNTIME.clock.monotonic() + 1000)
+        shop.go_on.set()
+        peer.writer.write(later[300:])
+        assert [(await peer.answer())[0] for _ in range(2)] == [200, 200]
+
+
 async def test_body_far_too_large_is_answered_before_the_connection_ends() -> None:
     async with one_way(fast=True) as (_, server), raw(server.address) as peer:
         server._limits = GuardLimits(max_discard_bytes=100_000)

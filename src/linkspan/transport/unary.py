@@ -236,7 +236,8 @@ def read_error(status: int, body: bytes, registry: Registry) -> Error:
     written: Any = known.get("details") or []
     if not isinstance(written, list):
         raise ValueError("details are no list")  # noqa: TRY004 - the peer's fault, not the caller's
-    details = [_read_detail(detail, registry) for detail in cast("list[Any]", written)]
+    items: list[Any] = written
+    details = [_read_detail(item, registry) for item in items]
     return Error(code, str(known.get("message") or _NO_REASON), [detail for detail in details if detail is not None])
 
 
