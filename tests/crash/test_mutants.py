@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 async def rules_broken(name: str, folder: Path, limit: asyncio.Semaphore) -> tuple[str, set[str]]:
-    """Run the workload on the mutant, three times at most, and return the rules that the checker found broken."""
+    """Run the workload on the mutant, six times at most, and return the rules that the checker found broken."""
     wrong, broken = MUTANTS[name], set[str]()
-    for attempt in range(3):
+    for attempt in range(6):
         async with limit:
             run = Run(folder / f"{name}{attempt}", crash=parse(wrong.spec), limit=10.0, mutant=name, lossy=wrong.lossy)
             async with run.started():
