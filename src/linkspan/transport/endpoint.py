@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from linkspan.errors import Code, Error
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from linkspan.operation import Operation
     from linkspan.ports import Ids
 
-__all__ = ["Answers", "Endpoint", "Inbound"]
+__all__ = ["LATE", "Answers", "Endpoint", "Inbound"]
+
+LATE: Final = "Request timed out"
+"""connectrpc's words for a deadline that has passed: one text, whoever notices it first."""
 
 logger = logging.getLogger("linkspan.transport")
 
@@ -51,7 +54,7 @@ class Answers:
         operation = endpoint.operation
         timeout = inbound.timeout
         if timeout is not None and timeout <= 0:
-            raise Error(Code.DEADLINE_EXCEEDED, f"'{operation.path}' got the request after its deadline: give it more time.")
+            raise Error(Code.DEADLINE_EXCEEDED, LATE)
         try:
             response = await endpoint.serve(request, inbound)
         except Error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from linkspan.errors import Code, Error
-from linkspan.transport.endpoint import Inbound
+from linkspan.transport.endpoint import LATE, Inbound
 from linkspan.transport.guard import GuardedProtocol
 from linkspan.transport.unary import FORMS, TIMEOUT, TIMEOUT_DIGITS, UNWRITABLE, error_body, http_status
 
@@ -101,7 +101,7 @@ class UnaryCalls:
 
     def late(self, call: Call) -> bytes:
         """Return the response of a call whose deadline has passed."""
-        return self.refused(call, Error(Code.DEADLINE_EXCEEDED, "Request timed out"))
+        return self.refused(call, Error(Code.DEADLINE_EXCEEDED, LATE))
 
     def watch(self, deadline: float) -> None:
         """See that the timer goes off by then."""

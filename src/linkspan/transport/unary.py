@@ -21,7 +21,7 @@ from linkspan.errors import Code, Error
 from linkspan.nesting import MAX_DEPTH, too_deep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from protobuf import DescFile
 
@@ -236,8 +236,7 @@ def read_error(status: int, body: bytes, registry: Registry) -> Error:
     written: Any = known.get("details") or []
     if not isinstance(written, list):
         raise ValueError("details are no list")  # noqa: TRY004 - the peer's fault, not the caller's
-    items: list[Any] = written
-    details = [_read_detail(item, registry) for item in items]
+    details = [_read_detail(detail, registry) for detail in cast("Iterable[Any]", written)]
     return Error(code, str(known.get("message") or _NO_REASON), [detail for detail in details if detail is not None])
 
 
