@@ -88,6 +88,7 @@ async def embedded_nats(
         SetupError: It cannot run there: the directory cannot be written, nats-server is missing or older than 2.15, or the
             server already runs with other settings.
     """
+    sysconfig.get_config_vars()  # fills its cache here: two threads that do so at once break each other (Python 3.11)
     plan = _Plan.checked(directory, sync, max_payload, binary)
     ownership = _Ownership(plan, await _joined(plan))
     async with ownership:
