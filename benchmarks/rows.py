@@ -304,7 +304,7 @@ def query(bench: Bench) -> list[Entry]:
 
 
 def overhead(bench: Bench) -> list[Entry]:
-    """Change one end at a time from bare connectrpc to Linkspan and see what that end then costs."""
+    """Change one end at a time from the bare transport to the whole and see what that end then costs."""
     mine, bare = bench.worker("ours.query_server"), bench.worker("ours.bare_server")
     my_port, bare_port = mine.ask("start", directory=str(bench.scratch / "query"))["port"], bare.ask("start")["port"]
     my_client, bare_client = bench.worker("ours.query_client"), bench.worker("ours.bare_client")

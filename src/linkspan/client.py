@@ -1,7 +1,7 @@
 """The calling side: turning requests into calls on the direct path, and events and commands into messages.
 
-`Sender` and `Caller` are what a service's handlers use through their context; `Client` gives the same verbs to programs that
-are no service.
+`Caller` (and `sender.Sender`) are what a service's handlers use through their context; `Client` gives the same verbs to
+programs that are no service.
 """
 
 from __future__ import annotations

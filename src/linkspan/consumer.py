@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from linkspan import envelope as envelopes
 from linkspan.context import Context, Duplicate
+from linkspan.envelope import claim
 from linkspan.errors import Code, Error
-from linkspan.inbox import claim
 from linkspan.path import Path
 from linkspan.ports import LetterState, Outcome
-from linkspan.work import Binding, Counts, Limits, Work, as_error, frames, letter_work, resumed, unreadable
+from linkspan.work import Binding, Counts, Limits, Work, handler_error, letter_work, met_itself, resumed, took_too_long, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -43,7 +43,7 @@ SLICE = 256
 PREFETCH = 2048
 """Messages in hand at most."""
 SETTLED_IN = 2.0
-"""Seconds after which a consumer with nothing in hand has seen everything that was in hand at a crash."""
+"""Seconds after which a consumer with nothing in hand has seen all that was in hand at a crash."""
 BEAT = 10.0
 """Seconds between two signs of life for messages in hand: a third of the broker's patience."""
 
@@ -90,8 +90,6 @@ class Consumer:
         self._careful_until = 0.0
         self.counts = Counts()
 
-    # --- life ---
-
     async def start(self) -> None:
         """Start the workers, then take deliveries."""
         loop = asyncio.get_running_loop()
@@ -137,8 +135,6 @@ class Consumer:
         for task in self._workers:
             task.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-
-    # --- in ---
 
     def receive(self, delivery: Delivery) -> None:
         """Take one delivery from the broker; never raises, never blocks."""
@@ -189,8 +185,6 @@ class Consumer:
                 future.set_result(None)
                 return
 
-    # --- work ---
-
     async def _work(self) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - we are inside it
@@ -209,10 +203,9 @@ class Consumer:
                 rest = self._begin(work)
                 if rest is not None:
                     await rest
-            except asyncio.CancelledError:
-                if task not in self._timed_out:
+            except BaseException as error:
+                if not self._survives(task, work, error):
                     raise
-                self._failed(work, self._took_too_long())
             if task in self._timed_out:
                 self._timed_out.discard(task)
                 task.uncancel()
@@ -220,6 +213,21 @@ class Consumer:
             count += 1
             if count % SLICE == 0:
                 await asyncio.sleep(0)
+
+    def _survives(self, task: asyncio.Task[None], work: Work, error: BaseException) -> bool:
+        """Deal with what is no `Exception`; False where the worker itself is to end."""
+        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+            return False
+        if met_itself(error):
+            self._finish(work, duplicate=True)  # it met its own repeat inside a task group
+            return True
+        if task in self._timed_out:
+            self._failed(work, took_too_long(self._limits))
+            return True
+        if task.cancelling():
+            return False
+        self._failed(work, Error(Code.UNKNOWN, f"The handler ended by {type(error).__name__}: something it waited for was cancelled."))
+        return True
 
     def _begin(self, work: Work) -> Coroutine[Any, Any, None] | None:  # noqa: PLR0911 - one way out for each thing that may be wrong
         """Take a message as far as it goes without waiting; the rest, if any, is for the worker to await.
@@ -266,7 +274,7 @@ class Consumer:
         except StopIteration:
             return self._succeeded(work, binding, ctx)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
-            self._failed(work, self._handler_error(work, error))
+            self._failed(work, handler_error(error, self._fields(work)))
             return None
         return self._go_on(work, binding, ctx, resumed(run, handling, waiting_for))
 
@@ -278,8 +286,8 @@ class Consumer:
             self._finish(work, duplicate=True)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
             unseen = await self._rollback(ctx)
-            late = self._took_too_long() if asyncio.current_task() in self._timed_out else None
-            self._failed(work, late or unseen or self._handler_error(work, error))
+            late = took_too_long(self._limits) if asyncio.current_task() in self._timed_out else None
+            self._failed(work, late or unseen or handler_error(error, self._fields(work)))
         except BaseException:
             await self._rollback(ctx)
             raise
@@ -332,15 +340,6 @@ class Consumer:
         if binding.once:
             ctx.claim = claim(self._home.name, envelope.source, envelope.id)
         return ctx
-
-    def _took_too_long(self) -> Error:
-        return Error(Code.DEADLINE_EXCEEDED, f"The handler took longer than {self._limits.timeout:g} s: give it more time.")
-
-    def _handler_error(self, work: Work, error: Exception) -> Error:
-        if isinstance(error, Error):
-            return error
-        _log.warning("A handler raised.", extra={**self._fields(work), "error": type(error).__name__, "stack": frames(error)})
-        return as_error(error)
 
     # --- out ---
 

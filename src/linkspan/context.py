@@ -109,7 +109,7 @@ class Transaction:
 
     @property
     def wrote(self) -> bool:
-        """Tell whether a remote call would now hold or precede a write."""
+        """Tell whether a remote call would now hold the writer or precede a write."""
         return self.session is not None or bool(self.unit.statements) or bool(self.unit.messages)
 
 
@@ -210,9 +210,10 @@ class Context:
         self._ordinal += 1
         return derived_id(self.key, f"{self.home.name} {self.caller} {self.operation}", self._ordinal)
 
-    def message_id(self) -> str:
-        """Return the id of the next message."""
-        return self.new_id()
+    def message_id(self, what: str) -> str:
+        """Return the id of the next message; its type and key are part of it: a repeat that says something else is none."""
+        self._ordinal += 1
+        return derived_id(self.key, f"{self.home.name} {self.caller} {self.operation} {what}", self._ordinal)
 
     def resource(self, kind: type[R]) -> R:
         """Return what the service's lifespan provides of this type."""
@@ -229,13 +230,13 @@ class Context:
     ) -> Res:
         """Call now and wait for the answer, at most `timeout` seconds (default 5) and never beyond this request's own deadline.
 
-        Raises `Error`; DEADLINE_EXCEEDED and UNAVAILABLE leave open whether the other side did it. After the first write of
-        a transaction it is refused: call first, or `send`.
+        Raises `Error`; DEADLINE_EXCEEDED and UNAVAILABLE leave open whether the other side did it. After the first
+        statement of a transaction it is refused: call first, or `send`.
         """
         if self._tx is not None and self._tx.wrote:
             raise Error(
                 Code.FAILED_PRECONDITION,
-                f"Cannot call '{operation.full_name}' after the first write of a transaction: call first, or use send.",
+                f"Cannot call '{operation.full_name}' after the first statement of a transaction: call first, or use send.",
             )
         result: Res = await self.home.call_from(self, operation, request, timeout, key)
         return result

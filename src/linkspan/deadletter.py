@@ -39,7 +39,11 @@ STORE_RETRY = 0.5
 
 @dataclass(slots=True)
 class _Key:
-    """A held key. `version` counts what happens to it, so that a look at the table knows whether it is still true."""
+    """A held key.
+
+    `version` counts what happens to it and `runs` its letters' ends, so that a look at the table knows whether it is still true.
+    `pending` letters are on their way into the table. While one is `running` no other is; one that failed leaves it `stuck` until due.
+    """
 
     version: int = 0
     runs: int = 0

@@ -17,7 +17,7 @@ import msgspec
 
 from linkspan.errors import Code, Error
 
-__all__ = ["LANES", "Envelope", "lane_of", "read", "render"]
+__all__ = ["LANES", "Envelope", "claim", "lane_of", "read", "render"]
 
 LANES = 64
 """Lanes of a topic; fixed at creation, a key always has the same one."""
@@ -26,11 +26,10 @@ MAX_HEADERS = 16 * 1024
 """A block longer than this many bytes is refused before it is parsed."""
 
 MAX_KEY = 512
-"""The longest key or id, in bytes as encoded."""
+"""The longest key or id, in characters."""
 
 PROTOBUF = "application/protobuf"
 JSON = "application/json"
-STRUCTURED = "application/cloudevents+json"
 
 _SAFE = "!#$&'()*+,-./:;<=>?@[]^_`{|}~"
 _CANONICAL = re.compile(
@@ -54,6 +53,11 @@ class Envelope(msgspec.Struct, gc=False):
     expires: str = ""
     sequence: int = 0
     content_type: str = PROTOBUF
+
+
+def claim(service: str, source: str, id: str) -> tuple[str, str]:  # noqa: A002 - the CloudEvents word
+    """Return what a service claims in its inbox for a message: services that share a store must not take each other's."""
+    return f"{service}<{source}", id
 
 
 def lane_of(key: str) -> int:

@@ -1,6 +1,6 @@
 """The inbox: the ids of messages that were handled, claimed in the same transaction as the effect, id first.
 
-The claim itself is `Unit.inbox`; here are its name and its retention. The inbox outlives every redelivery: a broker may
+The claim itself is `Unit.inbox`, its name `envelope.claim`; here is its retention. The inbox outlives every redelivery: a broker may
 forget acknowledgements (measured: 450 of 500 after a kill), and a dead letter may be redriven weeks later.
 """
 
@@ -14,7 +14,7 @@ from linkspan.errors import Error
 if TYPE_CHECKING:
     from linkspan.ports import Runtime, Store
 
-__all__ = ["RETENTION", "claim", "forget_old"]
+__all__ = ["RETENTION", "forget_old"]
 
 RETENTION = 30 * 86_400.0
 """Seconds that a handled id is remembered."""
@@ -22,11 +22,6 @@ EVERY = 3_600.0
 """Seconds between two clean-ups."""
 
 _log = logging.getLogger("linkspan.inbox")
-
-
-def claim(service: str, source: str, id: str) -> tuple[str, str]:  # noqa: A002 - the CloudEvents word
-    """Return what a service claims for a message: services that share a store must not take each other's."""
-    return f"{service}<{source}", id
 
 
 async def forget_old(store: Store, runtime: Runtime) -> None:

@@ -3,7 +3,7 @@
 Rows come from memory right after their commit; a sweeper finds those that memory does not know (after a start, or a
 crash between commit and hand-over). Few rows waiting: single publishes, pipelined. Many: one atomic batch at a time,
 which costs one sync. A batch in doubt is sent again singly with the same ids. A key has at most one unit unacknowledged,
-so whatever fails and is repeated, its order stands (ADR 3).
+so whatever fails and is repeated, its order stands (ADR 1).
 """
 
 from __future__ import annotations
@@ -163,7 +163,12 @@ class Relay:
     def _publish(self, message: Outgoing) -> None:
         self._singles += 1
         self._runtime.reached("relay.publish.before")
-        self._broker.publish(message).add_done_callback(partial(self._published, message))
+        try:
+            future = self._broker.publish(message)
+        except Exception as error:  # noqa: BLE001 - whatever an adapter raises, the row is in doubt and goes again
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
+        future.add_done_callback(partial(self._published, message))
 
     def _published(self, message: Outgoing, future: asyncio.Future[None]) -> None:
         self._singles -= 1
@@ -205,7 +210,7 @@ class Relay:
             self._runtime.reached("relay.batch.before")
             await self._broker.publish_batch(chosen)
             self._runtime.reached("relay.batch.after")
-        except Error as error:
+        except Exception as error:  # noqa: BLE001 - as for a single one
             self._batch = None
             self._resend_singly(chosen, error)
             return
@@ -214,7 +219,7 @@ class Relay:
         self._done(chosen)
         self._schedule()
 
-    def _resend_singly(self, chosen: list[Outgoing], error: Error) -> None:
+    def _resend_singly(self, chosen: list[Outgoing], error: Exception) -> None:
         """Queue a batch in doubt: the first of each key now, the rest of a key behind it again, ahead of newer ones."""
         first: set[tuple[str, str]] = set()
         behind: dict[tuple[str, str], list[Outgoing]] = {}
@@ -227,7 +232,7 @@ class Relay:
                 behind.setdefault(key, []).append(message)
         for key, messages in behind.items():
             self._keys[key] = deque([*messages, *(self._keys[key] or ())])
-        if error.code is Code.ABORTED:
+        if isinstance(error, Error) and error.code is Code.ABORTED:
             self._schedule()
         else:
             self._failed(error)
@@ -260,7 +265,11 @@ class Relay:
         """Hold a message that the broker will not have, and its key; the others go on. It is tried again in case the broker changes."""
         fields = {"service": self._store.name, "id": message.id, "topic": message.topic, "code": error.code.value}
         _log.error("The broker refuses a message; its key waits.", extra=fields)
-        self._runtime.clock.call_later(ASIDE, self._doubt.append, message)
+        self._runtime.clock.call_later(ASIDE, self._try_again, message)
+        self._schedule()
+
+    def _try_again(self, message: Outgoing) -> None:
+        self._doubt.append(message)
         self._schedule()
 
     def _resume(self) -> None:

@@ -151,11 +151,13 @@ class RunningService:
     async def serve(self, handled: Handled, request: Any, inbound: Inbound) -> Any:
         """Answer a direct call: run the handler, commit what it recorded, then answer."""
         ctx = self._called(handled, inbound)
+        if not ctx.read_only:
+            await self.room(ctx)
         try:
             response = await self._handler(handled)(ctx, request)
             _check_response(handled, response)
             if ctx.used_tx is not None:
-                await self.commit(ctx, ctx.used_tx)
+                await self.commit(ctx.used_tx)
         except BaseException as error:
             await self._undo(ctx)
             if isinstance(error, Error) or not isinstance(error, Exception):
@@ -186,15 +188,10 @@ class RunningService:
         """Return a transaction outside of any handler: `async with ... as ctx`."""
         return ServiceTransaction(self)
 
-    async def commit(self, ctx: Context, tx: Transaction) -> None:
-        """Commit a handler's transaction and hand its messages to the relay.
-
-        Raises `Error`; RESOURCE_EXHAUSTED if the backlog does not shrink in time.
-        """
+    async def commit(self, tx: Transaction) -> None:
+        """Commit a handler's transaction and hand its messages to the relay. Raises `Error`."""
         if not tx.wrote:
             return
-        if tx.unit.messages and self.relay.full:
-            await self._room(ctx)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         tx.unit.settled = partial(self._settled, done)
         if tx.session is not None:
@@ -213,7 +210,10 @@ class RunningService:
         else:
             done.set_result(None)
 
-    async def _room(self, ctx: Context) -> None:
+    async def room(self, ctx: Context) -> None:
+        """Wait, before any statement, until the outbox has room. Raises `Error(RESOURCE_EXHAUSTED)` when there is none in time."""
+        if not self.relay.full:
+            return
         try:
             async with asyncio.timeout(min(ctx.time_left, CALL_TIMEOUT)):
                 await self.relay.room()
@@ -267,6 +267,7 @@ class ServiceTransaction:
         ids = self._service.runtime.ids
         ctx = self._ctx = Context(self._service, "transaction", ids.new())
         ctx.trace = new_trace(ids)
+        await self._service.room(ctx)
         return ctx
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -275,7 +276,7 @@ class ServiceTransaction:
             return
         tx = ctx.used_tx
         if error is None:
-            await self._service.commit(ctx, tx)
+            await self._service.commit(tx)
         elif tx.session is not None:
             await asyncio.shield(tx.session.rollback())
 

@@ -44,8 +44,8 @@ class Cause(Protocol):
         """Return what ties the flow together."""
         ...
 
-    def message_id(self) -> str:
-        """Return the id of the next message."""
+    def message_id(self, what: str) -> str:
+        """Return the id of the next message, which is `what`: its type and key."""
         ...
 
 
@@ -60,7 +60,7 @@ class Origin(msgspec.Struct, gc=False):
         """Return what ties the flow together."""
         return self.id
 
-    def message_id(self) -> str:
+    def message_id(self, what: str) -> str:  # noqa: ARG002 - it stands for one message only
         """Return its own id."""
         return self.id
 
@@ -95,13 +95,13 @@ class Sender:
         if message is None:
             cls = cast("Any", type(event))
             kind = self._kinds.get(cls) or self._new_event(cls)
-            return self._outgoing(cause, kind, event, cause.message_id())
+            return self._outgoing(cause, kind, event)
         cls = cast("Any", type(message))
         if not _is_event_type(event) or cls is not event.message:
             name = getattr(event, "full_name", "this")
             raise Error(Code.INVALID_ARGUMENT, f"'{name}' was given a {cls.__name__}: publish its own message.")
         kind = self._kinds.get(cls) or self._add(cls, type_name(cls), event_topic, package_of(cls))
-        return self._outgoing(cause, kind, message, cause.message_id())
+        return self._outgoing(cause, kind, message)
 
     def command(self, cause: Cause, operation: Any, request: Any, key: str | None) -> Outgoing:
         """Make a durable command's message; a given `key` fixes its id, so that it has one effect however often it is sent."""
@@ -110,7 +110,7 @@ class Sender:
         if operation.kind != "command":
             raise Error(Code.INVALID_ARGUMENT, f"Cannot send '{operation.full_name}', which is a query: call it.")
         kind = self._kinds.get(operation) or self._add(operation, operation.full_name, command_topic, operation.package)
-        id_ = cause.message_id() if key is None else derived_id(f"{self.source}\n{key}", operation.full_name, 0)
+        id_ = "" if key is None else derived_id(f"{self.source}\n{key}", operation.full_name, 0)
         expires = envelopes.timestamp(self._clock.now() + operation.expires) if operation.expires else ""
         return self._outgoing(cause, kind, request, id_, expires)
 
@@ -125,15 +125,19 @@ class Sender:
         self._kinds[what] = kind
         return kind
 
-    def _outgoing(self, cause: Cause, kind: _Kind, message: Any, id_: str, expires: str = "") -> Outgoing:
+    def _outgoing(self, cause: Cause, kind: _Kind, message: Any, id_: str = "", expires: str = "") -> Outgoing:
         key = key_of(message)
-        if not key:
+        if not key or len(key) > envelopes.MAX_KEY:
+            if key:
+                text = f"'{kind.full_name}' has an order key of {len(key)} characters: use at most {envelopes.MAX_KEY}."
+                raise Error(Code.INVALID_ARGUMENT, text)
             raise Error(Code.INVALID_ARGUMENT, f"'{kind.full_name}' has no order key: mark a field with key=True and give it a value.")
         try:
             data = message.to_binary()
         except Exception as error:
             text = f"'{kind.full_name}' cannot be encoded ({type(error).__name__}): check its fields' types."
             raise Error(Code.INVALID_ARGUMENT, text) from error
+        id_ = id_ or cause.message_id(f"{kind.full_name} {key}")
         envelope = Envelope(id_, self.source, kind.full_name, key, cause.trace, self._time(), cause.correlation, cause.id, expires)
         headers = envelopes.render(kind.head, envelope)
         if len(data) + len(headers) > MAX_MESSAGE:

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from traceback import extract_tb
 from types import coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from linkspan import envelope as envelopes
+from linkspan.context import Duplicate
 from linkspan.envelope import Envelope
 from linkspan.errors import Code, Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
     from linkspan.handler import Handler
     from linkspan.ports import Delivery, Letter
 
-__all__ = ["Binding", "Counts", "FromStore", "Limits", "Work", "as_error", "frames", "letter_work", "resumed", "unreadable"]
+__all__ = [
+    "Binding",
+    "Counts",
+    "FromStore",
+    "Limits",
+    "Work",
+    "frames",
+    "handler_error",
+    "letter_work",
+    "met_itself",
+    "resumed",
+    "took_too_long",
+    "unreadable",
+]
+
+_log = logging.getLogger("linkspan.consumer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +111,24 @@ class FromStore:
         """Do nothing."""
 
 
-def as_error(error: Exception) -> Error:
+def handler_error(error: Exception, fields: Mapping[str, object]) -> Error:
     """Turn what a handler raised into a coded error; a foreign exception's text may hold payload and is not kept."""
     if isinstance(error, Error):
         return error
+    _log.warning("A handler raised.", extra={**fields, "error": type(error).__name__, "stack": frames(error)})
     coded = Error(Code.UNKNOWN, f"The handler raised {type(error).__name__}: see the log of the service.")
     coded.__cause__ = error
     return coded
+
+
+def took_too_long(limits: Limits) -> Error:
+    """Return the error of a handler that was ended."""
+    return Error(Code.DEADLINE_EXCEEDED, f"The handler took longer than {limits.timeout:g} s: give it more time.")
+
+
+def met_itself(error: BaseException) -> bool:
+    """Tell whether a handler met its own repeat inside a task group."""
+    return isinstance(error, BaseExceptionGroup) and cast("Any", error).subgroup(Duplicate) is not None
 
 
 def frames(error: BaseException) -> str:

@@ -52,7 +52,7 @@ async def test_trace_and_correlation_go_from_call_to_event_to_handler_to_call(tm
     assert {each["correlation"] for each in seen.values()} == {"key-1"}
     assert [seen[step]["caller"] for step in ("place", "thank", "find")] == ["web", "/orders", "mail"]
     assert seen["place"]["key"] == "key-1"
-    assert seen["thank"]["id"] == derived_id("key-1", "orders web app.shop.v1.Orders.Place", 1)
+    assert seen["thank"]["id"] == derived_id("key-1", "orders web app.shop.v1.Orders.Place app.shop.v1.Placed 7", 1)
     assert seen["find"]["key"] == derived_id(seen["thank"]["id"], "mail /orders app.shop.v1.Placed", 1)
 
 
@@ -195,7 +195,7 @@ async def test_call_after_the_first_write_is_refused(tmp_path: Path) -> None:
 
     error = await refusal_of(place, tmp_path)
     assert error.code is Code.FAILED_PRECONDITION
-    assert "after the first write of a transaction: call first, or use send" in error.message
+    assert "after the first statement of a transaction: call first, or use send" in error.message
 
 
 @pytest.mark.parametrize("verb", ["send", "publish", "record"])

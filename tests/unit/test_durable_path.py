@@ -37,7 +37,9 @@ async def test_event_has_its_effect_once_and_in_order(tmp_path: Path) -> None:
         await until(lambda: run.mail.counts.duplicates >= 5, "duplicates seen")
 
         for key in range(3):
-            assert await run.effects(f"select number from effect where key = 'k{key}' order by position") == [(n,) for n in range(key, 30, 3)]
+            assert await run.effects(f"select number from effect where key = 'k{key}' order by position") == [
+                (n,) for n in range(key, 30, 3)
+            ]
         assert len(await run.effects()) == 30
 
 
@@ -61,7 +63,9 @@ async def test_lost_confirmations_do_not_double(tmp_path: Path) -> None:
         await run.clock.advance(5)
 
         for key in range(4):
-            assert await run.effects(f"select number from effect where key = 'k{key}' order by position") == [(n,) for n in range(key, 40, 4)]
+            assert await run.effects(f"select number from effect where key = 'k{key}' order by position") == [
+                (n,) for n in range(key, 40, 4)
+            ]
 
 
 async def test_batch_in_doubt_is_sent_again_singly(tmp_path: Path) -> None:
@@ -71,7 +75,7 @@ async def test_batch_in_doubt_is_sent_again_singly(tmp_path: Path) -> None:
         async with run.app.transaction(orders) as ctx:
             for number in range(200):
                 await ctx.publish(Placed(order=f"k{number % 7}", number=number))
-        await until(lambda: run.app.running["orders"].relay._batch is None, "the batch has failed")  # noqa: SLF001 - no public sign of it
+        await until(lambda: run.app.running["orders"].relay._batch is None, "the batch has failed")
         run.faults.lost_confirmations = 0.0
         await has_effects(run, 200, step=0.5)
         await run.app.running["orders"].relay.flush()
@@ -386,7 +390,7 @@ async def test_handler_that_takes_too_long_is_cancelled_and_retried(tmp_path: Pa
 
     async with system(tmp_path, slow, limits=Limits(timeout=4.0)) as run:
         await run.publish(("a", 1))
-        await until(lambda: any(work and work.running for work in run.mail._workers.values()), "running")  # noqa: SLF001 - no public sign of it
+        await until(lambda: any(work and work.running for work in run.mail._workers.values()), "running")
 
         async def done() -> bool:
             await run.clock.advance(1)
@@ -478,3 +482,78 @@ async def test_calls_after_a_write_and_changes_in_queries_are_refused(tmp_path: 
         await client.call(Payments.find, Charge(order="a", cents=1))
 
     assert texts == ["failed_precondition"]
+
+
+async def test_discarded_message_stays_away_when_the_broker_forgot_the_ack(tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+    async with system(tmp_path, failing(seen, {("bad", 1)}, Code.INVALID_ARGUMENT)) as run:
+        run.faults.lost_acks = 1.0
+        await run.publish(("bad", 1))
+        await run.broker.publish(outgoing(run, b"\xff: unreadable\r\n", b"x", "k"))
+        await until(lambda: run.mail.counts.dead == 2, "dead")
+        for letter in await run.store.letters():
+            assert await run.store.discard(letter.position, who="ann", why="test", at=run.clock.now())
+        await run.clock.advance(2)
+        log, clock, faults = run.log, run.clock, run.faults
+        faults.lost_acks = 0.0
+
+    fails: set[tuple[str, int]] = set()
+    async with system(tmp_path, failing(seen, fails, Code.INVALID_ARGUMENT), log=log, clock=clock) as run:
+        await run.publish(("bad", 2), ("good", 1))
+        await has_effects(run, 2, step=0.1)
+
+        assert await run.store.letters() == []
+        assert sorted(await run.effects()) == [("bad", 2), ("good", 1)]
+
+
+async def test_handler_that_meets_a_cancelled_future_is_retried_and_kills_no_worker(tmp_path: Path) -> None:
+    async def handler(ctx: Context, event: Placed) -> None:
+        if ctx.attempt < 3:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        await note(ctx, event)
+
+    async with system(tmp_path, handler) as run:
+        await run.publish(*((f"k{number}", number) for number in range(40)))
+        await has_effects(run, 40, step=0.1)
+
+        assert not any(task.done() for task in run.mail._workers)
+
+
+async def test_repeat_met_inside_a_task_group_is_a_repeat(tmp_path: Path) -> None:
+    async def handler(ctx: Context, event: Placed) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.tx.execute("insert into effect (key, number) values (?, ?)", event.order, event.number))
+
+    async with system(tmp_path, handler) as run:
+        run.faults.duplicates = 0.4
+        await run.publish(*((f"k{number}", number) for number in range(20)))
+        await has_effects(run, 20)
+        await until(lambda: run.mail.counts.duplicates >= 2, "duplicates")
+
+        assert len(await run.effects()) == 20
+        assert run.mail.counts.retried == 0
+
+
+async def test_order_key_that_no_receiver_takes_is_refused_at_the_sender(tmp_path: Path) -> None:
+    async with system(tmp_path) as run:
+        with pytest.raises(Error, match="order key of 513 characters") as caught:
+            await run.publish(("k" * 513, 1))
+
+        assert caught.value.code is Code.INVALID_ARGUMENT
+        await run.publish(("k" * 512, 2))
+        await has_effects(run, 1)
+
+
+async def test_repeated_call_that_publishes_something_else_loses_nothing(tmp_path: Path) -> None:
+    async def charge(ctx: Context, request: Charge) -> Receipt:
+        await ctx.publish(Placed(order=request.order, number=request.cents))
+        return Receipt(order=request.order)
+
+    async with system(tmp_path, charge=charge) as run, run.app.client() as client:
+        await client.call(Payments.charge, Charge(order="a", cents=1), key="k1")
+        await client.call(Payments.charge, Charge(order="b", cents=2), key="k1")
+        await has_effects(run, 2)
+
+        assert sorted(await run.effects()) == [("a", 1), ("b", 2)]

@@ -233,7 +233,7 @@ class PullSubscription:
         logger.info("nats subscription starts again", extra={"topic": self.topic, "group": self.group, "reason": reason})
         self.suspend()
         self._again = True
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._restart(), name="linkspan nats restart")
 
     def suspend(self) -> None:
@@ -266,9 +266,10 @@ class PullSubscription:
             try:
                 await self._begin()
                 tries = 0
-            except Error as error:
+            except Exception as error:  # noqa: BLE001 - a group must not stay silent, whatever a dying connection raises
                 self._again = True
-                extra = {"topic": self.topic, "group": self.group, "reason": error.message}
+                reason = error.message if isinstance(error, Error) else type(error).__name__
+                extra = {"topic": self.topic, "group": self.group, "reason": reason}
                 logger.warning("nats subscription cannot start yet", extra=extra)
                 await self.runtime.clock.sleep(_BACKOFF[min(tries, len(_BACKOFF) - 1)])
                 tries += 1
@@ -286,6 +287,7 @@ class PullSubscription:
             generation.listener = await link.listen(f"{generation.inbox}.*", generation.receive)
             await self._channel.admin.reset(stream_of(self.topic), consumer_of(self.group))
         except NatsError as error:
+            await generation.listener.close()
             text = f"The connection was lost while group '{self.group}' started ({type(error).__name__}): subscribe again."
             raise Error(Code.UNAVAILABLE, text) from error
         except BaseException:

@@ -249,7 +249,7 @@ class _HotListener:
                 if self._client.is_connected:
                     await self._link.flush()  # nats-py writes its ping past what waits to be written,
                     await self._link.flush()  # so that only a second one comes behind the goodbye
-        except (NatsError, OSError, TimeoutError) as error:
+        except (NatsError, OSError, RuntimeError, TimeoutError) as error:  # RuntimeError: uvloop's, on a handle that is closing
             logger.info("nats inbox not closed in order", extra={"reason": type(error).__name__})
         finally:
             self._link.release(self._sid)

@@ -222,6 +222,7 @@ class SqliteStore:
                 if len(rows) < limit:
                     break
                 after = rows[-1][-1]
+            found = [message for message in found if message.position not in self._gone]  # one page may have ended meanwhile
         return found[:limit]
 
     def deleting(self, position: int) -> bool:

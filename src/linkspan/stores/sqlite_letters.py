@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from linkspan.envelope import claim
 from linkspan.ports import Letter, LetterState
 from linkspan.stores.sqlite_file import QUERIES, written
 from linkspan.stores.sqlite_writer import FORMAT
@@ -28,7 +29,8 @@ def letter_of(row: tuple[Any, ...]) -> Letter:
 
 
 def added(letter: Letter) -> Statement:
-    """Return the statement that adds a letter, unless it is there."""
+    """Return the statement that adds a letter, unless it is there or its message has had its end: handled, or discarded."""
+    (source, _), *scoped = _claims(letter.topic, letter.source, letter.id)
     return QUERIES["letter_add"], (
         FORMAT,
         letter.topic,
@@ -48,6 +50,9 @@ def added(letter: Letter) -> Statement:
         letter.first_failed,
         letter.last_failed,
         letter.redrives,
+        source,
+        scoped[0][0] if scoped else source,
+        letter.id,
     )
 
 
@@ -124,4 +129,4 @@ def discarding(position: int, who: str, why: str, at: float) -> Callable[[sqlite
 def _claims(topic: str, source: str, id_: str) -> list[tuple[str, str]]:
     """Return the inbox ids that keep a message away for good; a topic `service:name` holds letters of one of several services."""
     service, colon, _ = topic.partition(":")
-    return [(source, id_), (f"{service}<{source}>", id_)] if colon else [(source, id_)]
+    return [(source, id_), claim(service, source, id_)] if colon else [(source, id_)]

@@ -37,7 +37,9 @@ insert into linkspan_sequence (topic, key, last) values % on conflict (topic, ke
 insert into linkspan_letter (
   format, topic, key, source, id, type, headers, data, state, attempts, due, code, error, fingerprint,
   received, first_failed, last_failed, redrives
-) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (topic, source, id) do nothing
+) select ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+where not exists (select 1 from linkspan_inbox where source in (?, ?) and id = ?)
+on conflict (topic, source, id) do nothing
 
 -- name: letter_update
 update linkspan_letter set state = ?, attempts = ?, due = ?, code = ?, error = ?, fingerprint = ?,
