@@ -43,9 +43,7 @@ def crash_matrix(options: argparse.Namespace) -> dict[str, Any]:
 
 def suite(name: str, folder: str) -> dict[str, Any]:
     """Run a pytest suite and count what failed and what was not run."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", folder], cwd=ROOT, check=False, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", folder], cwd=ROOT, check=False, capture_output=True, text=True)
     sys.stdout.write(done.stdout[-2000:])
     counts = {what: int(number) for number, what in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)}
     wrong = counts.get("failed", 0) + counts.get("error", 0)
@@ -57,9 +55,7 @@ def shop(name: str, arguments: list[str]) -> dict[str, Any]:
     """Run the shop with its faults and take its reconciliation."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        subprocess.run(
-            [sys.executable, "-m", "examples.shop", *arguments, "--report", str(report)], cwd=ROOT, check=False
-        )
+        subprocess.run([sys.executable, "-m", "examples.shop", *arguments, "--report", str(report)], cwd=ROOT, check=False)
         if not report.exists():
             return {"name": name, "tried": "a run that ended without a report", "violations": 1, "holds": False}
         found = json.loads(report.read_text())

@@ -113,7 +113,13 @@ async def note(ctx: Context, event: Placed) -> None:
 
 @asynccontextmanager
 async def system(
-    folder: Path, handler: Any = note, *, limits: Limits | None = None, log: MemoryLog | None = None, clock: FakeClock | None = None, **more: Any
+    folder: Path,
+    handler: Any = note,
+    *,
+    limits: Limits | None = None,
+    log: MemoryLog | None = None,
+    clock: FakeClock | None = None,
+    **more: Any,
 ) -> AsyncIterator[System]:
     """Run `orders` and `mail`, which reacts to Placed with the handler."""
     runtime, made = fake_runtime(seed=1 if log is None else 2)  # other ids after a restart
