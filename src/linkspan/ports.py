@@ -350,10 +350,10 @@ class Store(Protocol):
         ...
 
     async def begin(self, unit: Unit, sql: str, args: Sequence[Value] = ()) -> tuple[Session, list[tuple[Any, ...]]] | None:
-        """Wait for the writer, open a transaction, claim the unit's inbox id, run its statements so far (they are then cleared), then `sql`.
+        """Open a transaction at the writer's turn: claim the inbox id, run the statements so far (then cleared), then `sql`.
 
-        Returns the session and the rows of `sql`, or None when the inbox id is a duplicate. Raises `Error` when any of it fails;
-        in both cases nothing is open, and the unit's statements are still there.
+        Returns None, with nothing open, when the inbox id is a duplicate. Raises `Error` when any of it fails;
+        then nothing is open either, and the unit keeps its statements.
         """
         ...
 
