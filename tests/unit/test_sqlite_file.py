@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from linkspan.envelope import claim
 from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import LetterState
 from linkspan.runtime import system
@@ -154,7 +155,7 @@ async def test_discard_claims_for_the_service_that_shares_a_store(tmp_path: Path
     shared.topic = "payments:shop.commands"
     (held,) = await hold(store, shared)
     await store.discard(held.position, who="ada", why="test", at=1.0)
-    unit = done.unit(("payments<orders>", "1"))
+    unit = done.unit(claim("payments", "orders", "1"))
     await done.submit(store, unit)
     assert unit.outcome is not None
     assert unit.outcome.value == "duplicate"

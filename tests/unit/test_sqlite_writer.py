@@ -270,7 +270,10 @@ async def test_close_leaves_no_thread(tmp_path: Path) -> None:
     before = threading.active_count()
     async with store_at(tmp_path) as store:
         await asyncio.gather(*(store.read("select 1") for _ in range(4)))
-    alive = [thread.name for thread in threading.enumerate() if "linkspan" in thread.name and thread.name.endswith("shop")]
+    threads = [thread for thread in threading.enumerate() if "linkspan" in thread.name and thread.name.endswith("shop")]
+    for thread in threads:
+        thread.join(5)  # it has told its end, and is about to be gone
+    alive = [thread.name for thread in threads if thread.is_alive()]
     assert alive == []
     assert threading.active_count() <= before + 1, "at most the loop's own executor stays"
 
