@@ -12,14 +12,10 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.integration.command_line import Folder, Running, until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BAR = 2.0
 """Seconds from the command to the line that says Ready."""
@@ -41,7 +37,7 @@ def thanked(folder: Folder) -> list[str]:
 # --- start and work ---
 
 
-def test_app_is_ready_in_time_and_answers(folder: Folder, record_property: Callable[[str, object], None]) -> None:
+def test_app_is_ready_in_time_and_answers(folder: Folder) -> None:
     """The fastest of three starts counts; where other programs keep the machine busy, the CPU seconds of the whole run do."""
     seconds: list[float] = []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -54,8 +50,6 @@ def test_app_is_ready_in_time_and_answers(folder: Folder, record_property: Calla
     cpu = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / len(seconds)
     busy = os.getloadavg()[0] > (os.cpu_count() or 1)
 
-    record_property("seconds_to_ready", min(seconds))
-    record_property("cpu_seconds", cpu)
     print(
         f"ready after {', '.join(f'{each:.2f}' for each in seconds)} s; {cpu:.2f} s of CPU a run{'; the machine is busy' if busy else ''}"
     )
