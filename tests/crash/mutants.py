@@ -88,17 +88,17 @@ def consumer_not_reset() -> None:
 def published_before_the_commit() -> None:
     right = RunningService.commit
 
-    async def commit(self: RunningService, ctx: Any, tx: Any) -> None:
+    async def commit(self: RunningService, tx: Any) -> None:
         for message in tx.unit.messages:
             await self._broker.publish(message)
-        await right(self, ctx, tx)
+        await right(self, tx)
 
     put(RunningService, "commit", commit)
 
 
 @mutant("orders=store.commit.before:20:kill", "lost")
 def answered_before_the_commit() -> None:
-    async def commit(self: RunningService, _ctx: Any, tx: Any) -> None:
+    async def commit(self: RunningService, tx: Any) -> None:
         tx.unit.settled = lambda unit: self.relay.take(unit.messages)
         if tx.session is None:
             self._store.submit(tx.unit)
