@@ -33,10 +33,10 @@ from linkspan.operation import Command, EventType, Query, ServerStream, ServiceC
 if TYPE_CHECKING:
     from linkspan.app import App
     from linkspan.client import Client
-    from linkspan.consumer import Limits
     from linkspan.context import Context
     from linkspan.handler import Handler, Middleware
     from linkspan.service import Service
+    from linkspan.work import Limits
 
 __all__ = [
     "App",
@@ -86,7 +86,7 @@ _LAZY = {
     "Client": "client",
     "Context": "context",
     "Handler": "handler",
-    "Limits": "consumer",
+    "Limits": "work",
     "Middleware": "handler",
     "Service": "service",
 }

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from linkspan.outbox import Relay
     from linkspan.ports import Broker, Delivery, Letter, Subscription, Timer, Unit
 
-__all__ = ["Binding", "Consumer", "Counts", "Limits"]
+__all__ = ["Consumer"]
 
 _log = logging.getLogger("linkspan.consumer")
 

@@ -207,13 +207,15 @@ class Context:
         Service and caller are part of it: two services that react to one event, or two callers that happen to use the same
         key, must not get the same ids, which a broker would take for duplicates.
         """
-        self._ordinal += 1
-        return derived_id(self.key, f"{self.home.name} {self.caller} {self.operation}", self._ordinal)
+        return self._next_id("")
 
     def message_id(self, what: str) -> str:
         """Return the id of the next message; its type and key are part of it: a repeat that says something else is none."""
+        return self._next_id(f" {what}")
+
+    def _next_id(self, what: str) -> str:
         self._ordinal += 1
-        return derived_id(self.key, f"{self.home.name} {self.caller} {self.operation} {what}", self._ordinal)
+        return derived_id(self.key, f"{self.home.name} {self.caller} {self.operation}{what}", self._ordinal)
 
     def resource(self, kind: type[R]) -> R:
         """Return what the service's lifespan provides of this type."""

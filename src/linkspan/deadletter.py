@@ -20,10 +20,10 @@ from linkspan.ports import Letter, LetterState, Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from linkspan.consumer import Consumer, Limits
+    from linkspan.consumer import Consumer
     from linkspan.context import Home
     from linkspan.ports import Store, Timer, Unit
-    from linkspan.work import Work
+    from linkspan.work import Limits, Work
 
 __all__ = ["Holding"]
 
@@ -227,8 +227,9 @@ class Holding:
                 if key and (self._place(topic), name) not in there and key.version == version and not key.pending and not key.running:
                     del self._keys[topic, name]
             for letter in await self._store.heads(self._clock.now(), AT_ONCE):
-                key = self._keys.get((letter.topic.removeprefix(self._place("")), letter.key))
-                if key is not None and key.version == versions.get((letter.topic.removeprefix(self._place("")), letter.key)):
+                place = (letter.topic.removeprefix(self._place("")), letter.key)
+                key = self._keys.get(place)
+                if key is not None and key.version == versions.get(place):
                     self._start(letter)
         except Error as error:
             _log.warning("Looking for due letters failed; will try again.", extra={"service": self._home.name, "code": error.code.value})

@@ -284,13 +284,9 @@ class Relay:
         newest = self._taken
         try:
             for message in await self._store.unsent(0, PAGE):
-                if message.position <= newest and message.position not in self._known and not self._recently_sent(message):
+                if message.position <= newest and message.position not in self._known and not self._store.deleting(message.position):
                     self._accept(message)
         except Error as error:
             _log.warning("The sweep of the outbox failed.", extra={"service": self._store.name, "code": error.code.value})
         self._schedule()
         self._sweep = self._runtime.clock.call_later(SWEEP, self._begin_sweep)
-
-    def _recently_sent(self, message: Outgoing) -> bool:
-        """Tell whether a row is only waiting for its lazy deletion."""
-        return self._store.deleting(message.position)

@@ -141,7 +141,7 @@ class RunningService:
         return consumer
 
     def _binding(self, handled: Handled) -> Binding:
-        return Binding(handled.name, handled.name, partial(_decode, handled.request), self._handler(handled), handled.once)
+        return Binding(handled.name, partial(_decode, handled.request), self._handler(handled), handled.once)
 
     def _handler(self, handled: Handled) -> Handler:
         if handled.name not in self._handlers:

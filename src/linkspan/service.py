@@ -10,11 +10,11 @@ from inspect import iscoroutinefunction
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from linkspan.consumer import Limits
 from linkspan.context import Context
 from linkspan.errors import SetupError
 from linkspan.message import has_key, is_event, package_of, type_name
 from linkspan.operation import Command, EventType, Operation, Query, ServerStream, ServiceContract
+from linkspan.work import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -56,7 +56,6 @@ class Limits:
 class Binding:
     """A handler and what it answers. `once` is False where the inbox is declined."""
 
-    name: str
     operation: str
     decode: Callable[[bytes, str], Any]
     handler: Handler
