@@ -58,6 +58,30 @@ async def test_wrong_password_is_a_setup_error(tmp_path: Path) -> None:
         assert "hunter2" not in str(caught.value)
 
 
+async def test_refused_login_is_told_though_a_later_try_was_reset() -> None:
+    greeted = 0
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal greeted
+        greeted += 1
+        writer.write(b'INFO {"server_id":"x","version":"2.15.0","headers":true,"auth_required":true,"max_payload":1048576}\r\n')
+        if greeted == 1:
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"-ERR 'Authorization Violation'\r\n")
+            await writer.drain()
+            writer.close()
+        else:
+            writer.transport.abort()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+
+        with pytest.raises(SetupError, match="refused the login"):
+            await NatsBroker(f"nats://127.0.0.1:{port}", runtime=system(), user="u", password="p").open()
+
+    assert greeted > 1
+
+
 async def test_nobody_there_is_unavailable() -> None:
     with pytest.raises(Error) as caught:
         await NatsBroker("nats://127.0.0.1:1", runtime=system()).open()

@@ -47,6 +47,8 @@ _SWEEP = 0.5
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _OURS = {"replicas", "publish_timeout", "sync_interval", "monitoring", "any_server_version"}
 _AUTHORIZATION = "authorization"
+# A server that refuses a login closes at once, and the reset can overtake its reason: more than one try to hear it.
+FIRST_ATTEMPTS = 3
 
 
 async def _shut(client: Client) -> None:
@@ -98,6 +100,7 @@ class NatsBroker:
         self._subjects: dict[tuple[str, str, int], bytes] = {}
         self._revival: asyncio.Task[None] | None = None
         self._last_error = ""
+        self._refused = False  # the server refused our login
         # publishes on their way, by the token of their reply subject; tokens count up, so the oldest are in front
         self._pending: dict[int, tuple[asyncio.Future[None], str]] = {}
         self._token = 0
@@ -136,6 +139,7 @@ class NatsBroker:
     async def _dial(self) -> None:
         """Make a connection and a link on it."""
         client = Client()
+        self._refused = False
 
         async def disconnected() -> None:
             self._on_disconnected(client)
@@ -149,7 +153,7 @@ class NatsBroker:
         try:
             await client.connect(
                 **self._connect,
-                max_reconnect_attempts=1,  # for the first connection; then without end
+                max_reconnect_attempts=FIRST_ATTEMPTS,  # for the first connection; then without end
                 error_cb=self._on_error,
                 disconnected_cb=disconnected,
                 reconnected_cb=reconnected,
@@ -161,7 +165,7 @@ class NatsBroker:
         except TypeError as error:
             raise SetupError(f"The NATS options are not understood ({error}): give what nats-py's connect takes.") from error
         except (NatsError, OSError, TimeoutError) as error:
-            if _AUTHORIZATION in f"{self._last_error} {error}".lower():
+            if self._refused or _AUTHORIZATION in str(error).lower():
                 raise SetupError("The NATS server refused the login: check user, password or credentials.") from error
             text = f"The NATS server does not answer ({type(error).__name__}): start it, or check its address."
             raise Error(Code.UNAVAILABLE, text) from error
@@ -214,6 +218,7 @@ class NatsBroker:
 
     async def _on_error(self, error: Exception) -> None:
         reason = str(error) or type(error).__name__
+        self._refused = self._refused or _AUTHORIZATION in reason.lower()
         if reason != self._last_error:  # nats-py repeats itself ten times a second while it reconnects
             logger.info("nats connection reported an error", extra={"reason": reason})
         self._last_error = reason
