@@ -12,11 +12,11 @@ from linkspan.context import Context
 from linkspan.errors import Code, Error, SetupError
 from linkspan.handler import compose
 from linkspan.middleware import Deadline, Tracing
-from linkspan.middleware.tracing import new_trace
 from linkspan.path import Side
 from linkspan.ports import Outgoing, Unit
 from linkspan.runtime import system
 from linkspan.sender import Origin, Sender
+from linkspan.trace import new_trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,12 +92,11 @@ class Caller:
     ) -> Context:
         if key is None:
             key = home.runtime.ids.new() if parent is None else parent.new_id()
-        ctx = Context(home, operation.full_name, key)
-        ctx.side = Side.CLIENT
+        ctx = Context(home, operation.full_name, key, key, key, side=Side.CLIENT)
         limit = timeout if timeout is not None else (getattr(operation, "budget", None) or DEFAULT_TIMEOUT)
         ctx.deadline = self._runtime.clock.monotonic() + limit
         if parent is not None:
-            ctx.trace, ctx.correlation = parent.trace, parent.correlation
+            ctx.parent, ctx.correlation = parent.trace, parent.correlation
             ctx.deadline = min(ctx.deadline, parent.deadline)
         return ctx
 
@@ -235,9 +234,9 @@ class Client:
         """Refuse: a client has no resources."""
         raise SetupError(f"A client has no resource '{kind.__name__}': resources belong to a Service's lifespan.")
 
-    def unit(self) -> Unit:
+    def unit(self, inbox: tuple[str, str] | None = None) -> Unit:
         """Return an empty unit."""
-        return Unit(settled=_ignore)
+        return Unit(_ignore, inbox)
 
 
 def _ignore(_unit: Unit) -> None:

@@ -267,9 +267,9 @@ class Consumer:
     def _run(self, work: Work, binding: Binding, ctx: Context, request: Any) -> Coroutine[Any, Any, None] | None:
         work.running = True
         self._reached("handler.run.before")
-        handling: Any = binding.handler(ctx, request)
         run: Any = copy_context().run
         try:
+            handling: Any = run(binding.handler, ctx, request)
             waiting_for = run(handling.send, None)
         except StopIteration:
             return self._succeeded(work, binding, ctx)
@@ -300,10 +300,10 @@ class Consumer:
         work.running = False
         self._reached("handler.run.after")
         tx = ctx.used_tx
-        if tx is not None and tx.session is not None:
-            return self._commit_session(work, tx)
-        self._commit(work, binding, tx)
-        return None
+        if tx is None or tx.session is None:
+            self._commit(work, binding, tx)
+            return None
+        return self._commit_session(work, tx)
 
     def _may_start(self, work: Work) -> bool:
         envelope = work.envelope
@@ -330,16 +330,20 @@ class Consumer:
 
     def _context(self, work: Work, binding: Binding) -> Context:
         envelope = work.envelope
-        ctx = Context(self._home, binding.operation, envelope.id)
-        ctx.path = Path.DURABLE
-        ctx.trace = envelope.trace
-        ctx.caller = envelope.source
-        ctx.correlation = envelope.correlation or envelope.id
-        ctx.attempt = work.tries + 1 + (work.letter.attempts if work.letter is not None else 0)
-        ctx.deadline = work.started + self._limits.timeout
-        if binding.once:
-            ctx.claim = claim(self._home.name, envelope.source, envelope.id)
-        return ctx
+        id_, source = envelope.id, envelope.source
+        return Context(
+            self._home,
+            binding.operation,
+            id_,
+            id_,
+            envelope.correlation or id_,
+            envelope.trace,
+            source,
+            work.started + self._limits.timeout,
+            Path.DURABLE,
+            attempt=work.tries + 1 + (work.letter.attempts if work.letter is not None else 0),
+            claim=claim(self._home.name, source, id_) if binding.once else None,
+        )
 
     # --- out ---
 
@@ -349,12 +353,10 @@ class Consumer:
             self.counts.handled += 1
             self._finish(work)
             return
-        if tx is None:
-            unit = self._home.unit()
-            if binding.once:
-                unit.inbox = claim(self._home.name, work.envelope.source, work.envelope.id)
-        else:
+        if tx is not None:
             unit = tx.unit
+        else:
+            unit = self._home.unit(claim(self._home.name, work.envelope.source, work.envelope.id) if binding.once else None)
         self._prepare(work, unit)
         self._store.submit(unit)
 
@@ -464,10 +466,8 @@ class Consumer:
 
     def held(self, work: Work, state: LetterState) -> None:
         """Go on after a message was stored as a letter."""
-        if state is LetterState.DEAD:
-            self.counts.dead += 1
-        elif state is LetterState.PARKED:
-            self.counts.parked += 1
+        self.counts.dead += state is LetterState.DEAD
+        self.counts.parked += state is LetterState.PARKED
         self._finish(work)
 
     def not_held(self, work: Work, state: LetterState, error: Error | None, retry: float) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
+import msgspec
+
 from linkspan.errors import Code, Error
 from linkspan.path import Path, Side
+from linkspan.trace import child_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +50,8 @@ class Home(Protocol):
         """Return the resource of this type."""
         ...
 
-    def unit(self) -> Unit:
-        """Return an empty unit of work."""
+    def unit(self, inbox: tuple[str, str] | None = None) -> Unit:
+        """Return an empty unit of work with the claim of the message that is handled."""
         ...
 
 
@@ -62,25 +65,22 @@ def derived_id(base: str, operation: str, ordinal: int) -> str:
     return f"{head}-7{digest[:3]}-8{digest[3:6]}-{digest[6:18]}"
 
 
-class Transaction:
+class Transaction(msgspec.Struct, eq=False):
     """The service's database inside a handler: everything here commits with the inbox claim and the outgoing messages, or not at all.
 
     `record` is the fast way: the statement joins the group commit after the handler. `execute` runs at once and makes the
     transaction interactive: exclusive until the handler ends. In a query both are replaced by a read-only `execute`.
     """
 
-    __slots__ = ("_read_only", "_store", "session", "unit")
-
     # No reference to the context: a cycle per message would be the garbage collector's work.
-    def __init__(self, store: Store | None, unit: Unit, *, read_only: bool) -> None:
-        self._store = store
-        self._read_only = read_only
-        self.unit = unit
-        self.session: Session | None = None
+    store: Store | None
+    unit: Unit
+    read_only: bool
+    session: Session | None = None
 
     def record(self, sql: str, *args: Value) -> None:
         """Add a statement to the commit. Its failure fails the handler's message, which is then retried."""
-        if self._read_only:
+        if self.read_only:
             raise _read_only("record")
         self.unit.statements.append((sql, args))
 
@@ -89,10 +89,10 @@ class Transaction:
 
         Raises `Error`: UNAVAILABLE (locked, disk full), ALREADY_EXISTS (constraint), INTERNAL (wrong SQL).
         """
-        store = self._store
+        store = self.store
         if store is None:
             raise Error(Code.FAILED_PRECONDITION, "There is no store here: declare the handler on a Service that has one.")
-        if self._read_only:
+        if self.read_only:
             return await store.read(sql, args)
         if self.session is not None:
             return await self.session.execute(sql, args)
@@ -134,52 +134,46 @@ class Duplicate(BaseException):
     """Ends a handler whose message turns out to be handled already. Not an `Exception`, so that no handler swallows it."""
 
 
-class Context:
+class Context(msgspec.Struct, eq=False):
     """One request on its way through handlers and middleware.
 
     `id` is the message's or call's id, `key` its idempotency key, `attempt` counts from 1, `deadline` is a moment on the
-    runtime's monotonic clock, `trace` the W3C traceparent of the current span, `caller` the name the other side gave.
+    runtime's monotonic clock, `parent` the W3C traceparent that came in, `caller` the name the other side gave.
     """
 
-    __slots__ = (
-        "_ordinal",
-        "_tx",
-        "attempt",
-        "caller",
-        "claim",
-        "correlation",
-        "deadline",
-        "home",
-        "id",
-        "key",
-        "operation",
-        "path",
-        "read_only",
-        "side",
-        "trace",
-    )
-
-    def __init__(self, home: Home, operation: str, id: str, *, read_only: bool = False) -> None:  # noqa: A002 - the CloudEvents word
-        self.home = home
-        self.operation = operation
-        self.id = id
-        self.key = id
-        self.read_only = read_only
-        self.correlation = id
-        self.trace = ""
-        self.caller = ""
-        self.claim: tuple[str, str] | None = None
-        self.attempt = 1
-        self.deadline = NO_DEADLINE
-        self.path = Path.DIRECT
-        self.side = Side.SERVER
-        self._tx: Transaction | None = None
-        self._ordinal = 0
+    home: Home
+    operation: str
+    id: str
+    key: str
+    correlation: str
+    parent: str = ""
+    caller: str = ""
+    deadline: float = NO_DEADLINE
+    path: Path = Path.DIRECT
+    side: Side = Side.SERVER
+    read_only: bool = False
+    attempt: int = 1
+    claim: tuple[str, str] | None = None
+    _trace: str = ""
+    _tx: Transaction | None = None
+    _ordinal: int = 0
 
     @property
     def service(self) -> str:
         """Return the name of the service that handles, or of the client that calls."""
         return self.home.name
+
+    @property
+    def trace(self) -> str:
+        """Return the traceparent of this request's own span, which is made when somebody first asks."""
+        trace = self._trace
+        if not trace:
+            trace = self._trace = child_of(self.parent, self.home.runtime.ids)
+        return trace
+
+    @trace.setter
+    def trace(self, trace: str) -> None:
+        self._trace = trace
 
     @property
     def time_left(self) -> float:
@@ -191,9 +185,8 @@ class Context:
         """Return this handler's transaction; nothing is opened until it is used."""
         tx = self._tx
         if tx is None:
-            unit = self.home.unit()
-            unit.inbox = self.claim
-            tx = self._tx = Transaction(self.home.store, unit, read_only=self.read_only)
+            home = self.home
+            tx = self._tx = Transaction(home.store, home.unit(self.claim), self.read_only)
         return tx
 
     @property

@@ -1,7 +1,7 @@
 """CloudEvents 1.0 attributes on the wire: how a message's headers are written and read, binary mode.
 
 The canonical block is ASCII lines `name: value`, ended by CR LF, in one fixed order, so that our own messages are read by one
-regular expression; foreign order, extra headers and HTTP-style spellings take the slow way. Attribute values are
+regular expression behind a head that repeats; foreign order, extra headers and HTTP-style spellings take the slow way. Attribute values are
 percent-encoded as the CloudEvents NATS binding asks. Extension names are the official ones (`partitionkey`, `sequence`,
 `correlationid`, `causationid`, `expirytime`, `traceparent`).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -32,9 +33,10 @@ PROTOBUF = "application/protobuf"
 JSON = "application/json"
 
 _SAFE = "!#$&'()*+,-./:;<=>?@[]^_`{|}~"
-_CANONICAL = re.compile(
-    r"ce-specversion: 1\.0\r\nce-type: ([^\r]+)\r\nce-source: ([^\r]+)\r\nce-datacontenttype: ([^\r]+)\r\n"
-    r"ce-id: ([^\r]+)\r\nce-time: ([^\r]+)\r\nce-partitionkey: ([^\r]*)\r\ntraceparent: ([^\r]*)\r\n"
+_FIRST = "\r\nce-id: "
+_HEAD = re.compile(r"ce-specversion: 1\.0\r\nce-type: ([^\r]+)\r\nce-source: ([^\r]+)\r\nce-datacontenttype: ([^\r]+)")
+_REST = re.compile(
+    r"([^\r]+)\r\nce-time: ([^\r]+)\r\nce-partitionkey: ([^\r]*)\r\ntraceparent: ([^\r]*)\r\n"
     r"ce-correlationid: ([^\r]*)\r\nce-causationid: ([^\r]*)\r\n(?:ce-expirytime: ([^\r]+)\r\n)?(?:ce-sequence: ([0-9]{1,18})\r\n)?"
 )
 
@@ -104,15 +106,25 @@ def read(block: bytes) -> Envelope:
         text = block.decode("ascii")
     except UnicodeDecodeError as error:
         raise Error(Code.INVALID_ARGUMENT, "A header is not ASCII: percent-encode values as the CloudEvents binding says.") from error
-    match = _CANONICAL.match(text)
-    if match is None:
+    cut = text.find(_FIRST)
+    match = _REST.match(text, cut + len(_FIRST)) if cut >= 0 else None
+    head = _head(text[:cut]) if match else None
+    if match is None or head is None:
         return _read_any(text)
-    kind, source, content, id_, time, key, trace, correlation, causation, expires, sequence = match.groups()
+    kind, source, content = head
+    id_, time, key, trace, correlation, causation, expires, sequence = match.groups()
     if "%" in text:
-        source, id_, key, correlation, causation = map(unquote, (source, id_, key, correlation, causation))
+        id_, key, correlation, causation = map(unquote, (id_, key, correlation, causation))
     if len(id_) > MAX_KEY or len(key) > MAX_KEY:
         raise Error(Code.INVALID_ARGUMENT, f"The id or key has more than {MAX_KEY} characters: use a shorter one.")
     return Envelope(id_, source, kind, key, trace, time, correlation, causation, expires or "", int(sequence or 0), content)
+
+
+@lru_cache(maxsize=1024)
+def _head(text: str) -> tuple[str, str, str] | None:
+    """Read type, source and content type, which are the same for every message of a type from a source; None for a foreign block."""
+    match = _HEAD.fullmatch(text)
+    return (match[1], unquote(match[2]), match[3]) if match else None
 
 
 def headers_of(text: str) -> dict[str, str]:

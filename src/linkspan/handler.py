@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Handler", "Middleware", "compose"]
+__all__ = ["Handler", "Middleware", "compose", "nothing"]
 
 Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 """`(ctx, request) -> response`: a unary call, an event handler, a durable command, or the wire at the end of a client's chain."""
@@ -19,7 +19,8 @@ class Middleware(Protocol):
     """Wraps a handler: do something, `await call_next(ctx, request)` at most once, do something more.
 
     One that only looks at the context beforehand may also have a synchronous `before(ctx)` that does all it does;
-    neighbours of that kind are then called one after the other, without a coroutine each.
+    neighbours of that kind are then called one after the other, when the handler is called, without a coroutine each.
+    One that has nothing to do for now has `nothing` there.
     """
 
     async def __call__(self, ctx: Any, request: Any, call_next: Handler, /) -> Any:
@@ -32,6 +33,8 @@ def compose(middleware: Sequence[Middleware], handler: Handler) -> Handler:
     first: list[Callable[[Any], None]] = []
     for layer in reversed(middleware):
         before = _before(layer)
+        if before is nothing:
+            continue
         if before is not None:
             first.insert(0, before)
             continue
@@ -60,11 +63,22 @@ def _apply(layer: Middleware, call_next: Handler, ctx: Any, request: Any) -> Awa
 def _after(first: list[Callable[[Any], None]], handler: Handler) -> Handler:
     if not first:
         return handler
+    if len(first) == 1:
+        return partial(_step, first[0], handler)
     steps = tuple(first)
 
-    async def run(ctx: Any, request: Any) -> Any:
+    def run(ctx: Any, request: Any) -> Awaitable[Any]:
         for step in steps:
             step(ctx)
-        return await handler(ctx, request)
+        return handler(ctx, request)
 
     return run
+
+
+def _step(step: Callable[[Any], None], handler: Handler, ctx: Any, request: Any) -> Awaitable[Any]:
+    step(ctx)
+    return handler(ctx, request)
+
+
+def nothing(_ctx: Any) -> None:
+    """Do nothing beforehand: a middleware whose `before` this is costs nothing."""

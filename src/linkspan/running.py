@@ -15,7 +15,6 @@ from linkspan.errors import Code, Error, SetupError
 from linkspan.handler import compose
 from linkspan.inbox import forget_old
 from linkspan.message import decode, decode_json
-from linkspan.middleware.tracing import new_trace
 from linkspan.operation import Command
 from linkspan.ports import Outcome, Unit
 from linkspan.sender import Sender, command_topic, event_topic
@@ -177,12 +176,17 @@ class RunningService:
     def _called(self, handled: Handled, inbound: Inbound) -> Context:
         headers = inbound.headers
         key = headers.get("idempotency-key", "").strip('"')[:512] or self.runtime.ids.new()
-        ctx = Context(self, handled.name, key, read_only=not isinstance(handled.operation, Command))
-        ctx.trace = headers.get("traceparent", "")
-        ctx.caller = headers.get("linkspan-caller", "")[:128]
-        ctx.correlation = headers.get("linkspan-correlation", "")[:128] or key
-        ctx.deadline = self.runtime.clock.monotonic() + (CALL_TIMEOUT if inbound.timeout is None else inbound.timeout)
-        return ctx
+        return Context(
+            self,
+            handled.name,
+            key,
+            key,
+            headers.get("linkspan-correlation", "")[:128] or key,
+            headers.get("traceparent", ""),
+            headers.get("linkspan-caller", "")[:128],
+            self.runtime.clock.monotonic() + (CALL_TIMEOUT if inbound.timeout is None else inbound.timeout),
+            read_only=not isinstance(handled.operation, Command),
+        )
 
     def transaction(self) -> ServiceTransaction:
         """Return a transaction outside of any handler: `async with ... as ctx`."""
@@ -249,9 +253,9 @@ class RunningService:
             self._resources[kind] = found
         return found  # type: ignore[return-value]  # filed under its own type
 
-    def unit(self) -> Unit:
+    def unit(self, inbox: tuple[str, str] | None = None) -> Unit:
         """Return an empty unit; whoever submits it sets `settled`."""
-        return Unit(settled=_unsettled)
+        return Unit(_unsettled, inbox)
 
 
 class ServiceTransaction:
@@ -264,9 +268,8 @@ class ServiceTransaction:
         self._ctx: Context | None = None
 
     async def __aenter__(self) -> Context:
-        ids = self._service.runtime.ids
-        ctx = self._ctx = Context(self._service, "transaction", ids.new())
-        ctx.trace = new_trace(ids)
+        id_ = self._service.runtime.ids.new()
+        ctx = self._ctx = Context(self._service, "transaction", id_, id_, id_)
         await self._service.room(ctx)
         return ctx
 

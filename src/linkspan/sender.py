@@ -37,7 +37,11 @@ class Cause(Protocol):
     """What a message comes from: a handler's context, or an `Origin`."""
 
     id: str
-    trace: str
+
+    @property
+    def trace(self) -> str:
+        """Return the traceparent of its span."""
+        ...
 
     @property
     def correlation(self) -> str:

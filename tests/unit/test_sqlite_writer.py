@@ -62,7 +62,7 @@ async def store_at(
         await store.aclose()
 
 
-@pytest.mark.parametrize(("units", "groups"), [(1, 1), (256, 1), (257, 2), (1000, 4)])
+@pytest.mark.parametrize(("units", "groups"), [(1, 1), (512, 1), (513, 2), (1500, 3)])
 async def test_what_waits_shares_a_commit(tmp_path: Path, units: int, groups: int) -> None:
     done, watch = Settled(), Watch()
     async with store_at(tmp_path, watch=watch) as store:

@@ -52,7 +52,7 @@ class SqliteLimits:
     """
 
     busy: float = 5.0
-    group: int = 256
+    group: int = 512
     sent_rows: int = 256
     sent_delay: float = 0.05
     sequences: int = 65_536
