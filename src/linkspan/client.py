@@ -16,7 +16,7 @@ from linkspan.path import Side
 from linkspan.ports import Outgoing, Unit
 from linkspan.runtime import system
 from linkspan.sender import Origin, Sender
-from linkspan.trace import new_trace
+from linkspan.trace import trace_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -202,8 +202,8 @@ class Client:
         await self._deliver(self._sender.event(self._origin(), event, message))
 
     def _origin(self) -> Origin:
-        ids = self.runtime.ids
-        return Origin(ids.new(), new_trace(ids))
+        id_ = self.runtime.ids.new()
+        return Origin(id_, trace_of(id_))
 
     async def _deliver(self, message: Outgoing) -> None:
         broker = self._broker

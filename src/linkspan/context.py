@@ -176,6 +176,11 @@ class Context(msgspec.Struct, eq=False):
         self._trace = trace
 
     @property
+    def cause(self) -> str:
+        """Return what leads to the messages of this handler: its own request's id."""
+        return self.id
+
+    @property
     def time_left(self) -> float:
         """Return the seconds until the deadline, negative when it has passed, infinite without one."""
         return self.deadline - self.home.runtime.clock.monotonic()

@@ -37,12 +37,15 @@ _FIRST = "\r\nce-id: "
 _HEAD = re.compile(r"ce-specversion: 1\.0\r\nce-type: ([^\r]+)\r\nce-source: ([^\r]+)\r\nce-datacontenttype: ([^\r]+)")
 _REST = re.compile(
     r"([^\r]+)\r\nce-time: ([^\r]+)\r\nce-partitionkey: ([^\r]*)\r\ntraceparent: ([^\r]*)\r\n"
-    r"ce-correlationid: ([^\r]*)\r\nce-causationid: ([^\r]*)\r\n(?:ce-expirytime: ([^\r]+)\r\n)?(?:ce-sequence: ([0-9]{1,18})\r\n)?"
+    r"(?:ce-correlationid: ([^\r]*)\r\n)?(?:ce-causationid: ([^\r]*)\r\n)?(?:ce-expirytime: ([^\r]+)\r\n)?(?:ce-sequence: ([0-9]{1,18})\r\n)?"
 )
 
 
 class Envelope(msgspec.Struct, gc=False):
-    """A message's attributes. `time` and `expires` are RFC 3339 text, empty where absent; `sequence` is 0 where absent."""
+    """A message's attributes. `time` and `expires` are RFC 3339 text, empty where absent; `sequence` is 0 where absent.
+
+    The first message of a flow has neither `correlation`, which is its own id, nor `causation`.
+    """
 
     id: str
     source: str
@@ -78,7 +81,14 @@ def _is_plain(text: str) -> bool:
 
 def timestamp(now: float) -> str:
     """Return seconds since 1970 as RFC 3339 text in UTC with milliseconds."""
-    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, millis = divmod(int(now * 1000), 1000)
+    return f"{_until_seconds(seconds)}.{millis:03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _until_seconds(seconds: int) -> str:
+    """Write all but the fraction, once a second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def prefix(type_name: str, source: str, content_type: str = PROTOBUF) -> str:
@@ -88,14 +98,16 @@ def prefix(type_name: str, source: str, content_type: str = PROTOBUF) -> str:
 
 def render(head: str, envelope: Envelope) -> bytes:
     """Write the canonical block behind a `prefix`; the sequence is left to the broker's adapter."""
-    expires = f"ce-expirytime: {envelope.expires}\r\n" if envelope.expires else ""
     id_, key, correlation, causation = envelope.id, envelope.key, envelope.correlation, envelope.causation
     if not _is_plain(f"{id_}{key}{correlation}{causation}"):
         id_, key, correlation, causation = map(encode_value, (id_, key, correlation, causation))
-    return (
-        f"{head}ce-id: {id_}\r\nce-time: {envelope.time}\r\nce-partitionkey: {key}\r\ntraceparent: {envelope.trace}\r\n"
-        f"ce-correlationid: {correlation}\r\nce-causationid: {causation}\r\n{expires}"
-    ).encode("ascii")
+    rest = f"ce-correlationid: {correlation}\r\n" if correlation else ""
+    if causation:
+        rest += f"ce-causationid: {causation}\r\n"
+    if envelope.expires:
+        rest += f"ce-expirytime: {envelope.expires}\r\n"
+    text = f"{head}ce-id: {id_}\r\nce-time: {envelope.time}\r\nce-partitionkey: {key}\r\ntraceparent: {envelope.trace}\r\n{rest}"
+    return text.encode("ascii")
 
 
 def read(block: bytes) -> Envelope:
@@ -114,10 +126,10 @@ def read(block: bytes) -> Envelope:
     kind, source, content = head
     id_, time, key, trace, correlation, causation, expires, sequence = match.groups()
     if "%" in text:
-        id_, key, correlation, causation = map(unquote, (id_, key, correlation, causation))
+        id_, key, correlation, causation = map(unquote, (id_, key, correlation or "", causation or ""))
     if len(id_) > MAX_KEY or len(key) > MAX_KEY:
         raise Error(Code.INVALID_ARGUMENT, f"The id or key has more than {MAX_KEY} characters: use a shorter one.")
-    return Envelope(id_, source, kind, key, trace, time, correlation, causation, expires or "", int(sequence or 0), content)
+    return Envelope(id_, source, kind, key, trace, time, correlation or "", causation or "", expires or "", int(sequence or 0), content)
 
 
 @lru_cache(maxsize=1024)

@@ -32,6 +32,10 @@ class SystemClock:
         await asyncio.sleep(delay)
 
 
+_KEPT, _VARIANT = ~(0x4 << 60), 0x8 << 60
+"""The two bits in front of a UUID's last 62 are 1 and 0."""
+
+
 class RandomIds:
     """UUIDv7 text (RFC 9562 §5.7) from an injected clock and random source."""
 
@@ -45,10 +49,10 @@ class RandomIds:
 
     def new(self) -> str:
         """Return a new UUIDv7: 48 bits of milliseconds, 74 random bits."""
-        bits, millis = self._bits(74), int(self._now() * 1000)
+        digits, millis = f"{self._bits(76) & _KEPT | _VARIANT:019x}", int(self._now() * 1000)
         if millis != self._millis:
             self._millis, self._head = millis, f"{millis >> 16:08x}-{millis & 0xFFFF:04x}-7"
-        return f"{self._head}{bits >> 62:03x}-{0x8000 | (bits >> 48 & 0x3FFF):04x}-{bits & 0xFFFFFFFFFFFF:012x}"
+        return f"{self._head}{digits[:3]}-{digits[3:7]}-{digits[7:]}"
 
     def span(self) -> str:
         """Return a W3C span id."""

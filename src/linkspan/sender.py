@@ -36,7 +36,10 @@ def command_topic(package: str) -> str:
 class Cause(Protocol):
     """What a message comes from: a handler's context, or an `Origin`."""
 
-    id: str
+    @property
+    def cause(self) -> str:
+        """Return the id of the message or call that led to it, empty where it is the first."""
+        ...
 
     @property
     def trace(self) -> str:
@@ -58,11 +61,8 @@ class Origin(msgspec.Struct, gc=False):
 
     id: str
     trace: str
-
-    @property
-    def correlation(self) -> str:
-        """Return what ties the flow together."""
-        return self.id
+    correlation: str = ""
+    cause: str = ""
 
     def message_id(self, what: str) -> str:  # noqa: ARG002 - it stands for one message only
         """Return its own id."""
@@ -142,7 +142,7 @@ class Sender:
             text = f"'{kind.full_name}' cannot be encoded ({type(error).__name__}): check its fields' types."
             raise Error(Code.INVALID_ARGUMENT, text) from error
         id_ = id_ or cause.message_id(f"{kind.full_name} {key}")
-        envelope = Envelope(id_, self.source, kind.full_name, key, cause.trace, self._time(), cause.correlation, cause.id, expires)
+        envelope = Envelope(id_, self.source, kind.full_name, key, cause.trace, self._time(), cause.correlation, cause.cause, expires)
         headers = envelopes.render(kind.head, envelope)
         if len(data) + len(headers) > MAX_MESSAGE:
             text = f"'{kind.full_name}' has {len(data)} bytes, {MAX_MESSAGE} fit: store the content and send a reference."

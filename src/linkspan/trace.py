@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from linkspan.ports import Ids
 
-__all__ = ["child_of", "is_traceparent", "new_trace"]
+__all__ = ["child_of", "is_traceparent", "new_trace", "trace_of"]
 
 is_traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 
@@ -16,6 +16,12 @@ is_traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[
 def new_trace(ids: Ids) -> str:
     """Return the traceparent of a new trace."""
     return f"00-{ids.trace()}-{ids.span()}-01"
+
+
+def trace_of(id: str) -> str:  # noqa: A002 - the CloudEvents word
+    """Return the traceparent of the flow that begins with a message: its trace id is the message's UUID, so one finds the other."""
+    digits = id.replace("-", "")
+    return f"00-{digits}-{digits[16:]}-01"
 
 
 def child_of(parent: str, ids: Ids) -> str:
