@@ -37,7 +37,8 @@ _FIRST = "\r\nce-id: "
 _HEAD = re.compile(r"ce-specversion: 1\.0\r\nce-type: ([^\r]+)\r\nce-source: ([^\r]+)\r\nce-datacontenttype: ([^\r]+)")
 _REST = re.compile(
     r"([^\r]+)\r\nce-time: ([^\r]+)\r\nce-partitionkey: ([^\r]*)\r\ntraceparent: ([^\r]*)\r\n"
-    r"(?:ce-correlationid: ([^\r]*)\r\n)?(?:ce-causationid: ([^\r]*)\r\n)?(?:ce-expirytime: ([^\r]+)\r\n)?(?:ce-sequence: ([0-9]{1,18})\r\n)?"
+    r"(?:ce-correlationid: ([^\r]*)\r\n)?(?:ce-causationid: ([^\r]*)\r\n)?"
+    r"(?:ce-expirytime: ([^\r]+)\r\n)?(?:ce-sequence: ([0-9]{1,18})\r\n)?"
 )
 
 

@@ -18,6 +18,7 @@ from linkspan.message import decode, decode_json
 from linkspan.operation import Command
 from linkspan.ports import Outcome, Unit
 from linkspan.sender import Sender, command_topic, event_topic
+from linkspan.trace import trace_of
 from linkspan.work import Binding, frames
 
 if TYPE_CHECKING:
@@ -270,7 +271,9 @@ class ServiceTransaction:
     async def __aenter__(self) -> Context:
         id_ = self._service.runtime.ids.new()
         ctx = self._ctx = Context(self._service, "transaction", id_, id_, id_)
-        await self._service.room(ctx)
+        ctx.trace = trace_of(id_)
+        if self._service.relay.full:
+            await self._service.room(ctx)
         return ctx
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
