@@ -76,6 +76,16 @@ class App:
         runtime: Runtime | None = None,
     ) -> None:
         self.services = services
+        self._settings: dict[str, Any] = {
+            "broker": broker,
+            "store": store,
+            "http": http,
+            "addresses": addresses,
+            "data": data,
+            "middleware": middleware,
+            "overrides": overrides,
+            "runtime": runtime,
+        }
         self.data = FilePath(data or os.environ.get("LINKSPAN_DATA") or ".linkspan")
         self._broker_given = broker or os.environ.get("LINKSPAN_BROKER") or ""
         self._store_template = store or os.environ.get("LINKSPAN_STORE") or ""
@@ -126,6 +136,12 @@ class App:
                 _ = urlsplit(given).port
         except ValueError as error:  # its text has no password
             raise SetupError(f"The broker's address (LINKSPAN_BROKER) cannot be read: {error}. Write nats://host:port.") from error
+
+    def variant(self, *more: Service, inner: Sequence[Middleware] = (), **settings: Any) -> App:
+        """Return an app of the same services, and of `more`, with other settings and with middleware inside the present one's."""
+        other = App(*self.services, *more, **{**self._settings, **settings})
+        other._middleware = (*other._middleware, *inner)
+        return other
 
     def settings(self) -> dict[str, Any]:
         """Return what the app was told, without passwords, for people to read."""

@@ -80,7 +80,7 @@ class Consumer:
         self._busy: dict[str, deque[Work] | None] = {}
         self._idle: deque[asyncio.Future[None]] = deque()
         self._workers: dict[asyncio.Task[None], Work | None] = {}
-        self._in_hand: set[Work] = set()
+        self.in_hand: set[Work] = set()
         self._timed_out: set[asyncio.Task[None]] = set()
         self._subscription: Subscription | None = None
         self._beat: Timer | None = None
@@ -124,7 +124,7 @@ class Consumer:
         await self._drained.wait()
 
     def _check_drained(self) -> None:
-        if self._drained is not None and not any(work.started for work in self._in_hand):
+        if self._drained is not None and not any(work.started for work in self.in_hand):
             self._drained.set()
 
     async def aclose(self) -> None:
@@ -147,7 +147,7 @@ class Consumer:
         except Error as error:
             work = unreadable(delivery, error)
             key = work.key
-        self._in_hand.add(work)
+        self.in_hand.add(work)
         if key in self._busy:
             behind = self._busy[key]
             if behind is None:
@@ -161,7 +161,7 @@ class Consumer:
 
     def _give_up(self, work: Work) -> None:
         """Leave a message for the next start: with the broker, or as the letter that it was."""
-        self._in_hand.discard(work)
+        self.in_hand.discard(work)
         if work.letter is not None:
             self._holding.put_back(work.letter)
 
@@ -172,7 +172,7 @@ class Consumer:
             return
         work = letter_work(letter)
         work.done = done
-        self._in_hand.add(work)
+        self.in_hand.add(work)
         self._ready.append(work)
         if self._idle:
             self._wake()
@@ -401,9 +401,9 @@ class Consumer:
 
     def release(self, work: Work) -> None:
         """Let go of a message that has its end, and let the next one of its key start."""
-        self._in_hand.discard(work)
+        self.in_hand.discard(work)
         work.started = 0.0
-        if self._careful and not self._in_hand and self._clock.monotonic() > self._careful_until:
+        if self._careful and not self.in_hand and self._clock.monotonic() > self._careful_until:
             self._careful = 0
         if self._drained is not None:
             self._check_drained()
@@ -487,7 +487,7 @@ class Consumer:
     def _beats(self) -> None:
         """Keep the messages in hand ours, and end handlers that have run too long. One timer for all of them."""
         now = self._clock.monotonic()
-        for work in self._in_hand:
+        for work in self.in_hand:
             work.delivery.beat()
         for task, current in self._workers.items():
             if current and current.running and now - current.started > self._limits.timeout and task not in self._timed_out:

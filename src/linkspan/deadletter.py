@@ -90,6 +90,17 @@ class Holding:
         """Tell whether messages of this key must wait."""
         return (topic, key) in self._keys
 
+    @property
+    def busy(self) -> bool:
+        """Tell whether letters are being looked for, stored or handled right now."""
+        return bool(self._tasks) or any(key.running or key.pending for key in self._keys.values())
+
+    def look(self) -> None:
+        """Look for due letters now instead of at the next tick."""
+        if self._keys and not self._closed and self._timer is not None:
+            self._timer.cancel()
+            self._spawn(self._look())
+
     def _place(self, topic: str) -> str:
         """Return a topic's name in the table: services that share a store hold their letters apart."""
         return f"{self._home.name}:{topic}"
