@@ -1,0 +1,1 @@
+"""Contracts as others read them: schemas and documents made from descriptors."""

@@ -1,0 +1,94 @@
+"""The document describes each operation as it is served, and the official validator finds nothing wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openapi_spec_validator import validate
+
+from linkspan.contract import Contract
+from linkspan.contracts.openapi import openapi
+from linkspan.message import Message, field
+from linkspan.operation import ServiceContract, command, query, stream
+
+contract = Contract("test.openapi.v2")
+
+
+class GetOrder(Message):
+    order_id: str = field(1)
+
+
+class Order(Message):
+    """What was bought."""
+
+    order_id: str = field(1)
+    part: Order | None = field(2, default=None)
+
+
+class Orders(ServiceContract):
+    """All about orders."""
+
+    get_order = query(GetOrder, Order)
+    """One order.
+
+    By its number.
+    """
+    place_order = command(Order, Order)
+    watch = query(GetOrder, stream(Order))
+
+
+class Stock(ServiceContract):
+    take = command(Order, Order)
+
+
+PATH = "/test.openapi.v2.Orders/"
+
+
+def test_document_is_valid() -> None:
+    validate(openapi([contract]))
+    validate(openapi([]))
+
+
+def test_document_has_all_services_of_a_contract_once() -> None:
+    document = openapi([contract, Orders])
+    assert [tag["name"] for tag in document["tags"]] == ["test.openapi.v2.Orders", "test.openapi.v2.Stock"]
+    assert document["tags"][0]["description"] == "All about orders."
+    assert document["info"] == {"title": "test.openapi.v2", "version": "v2"}
+    assert [tag["name"] for tag in openapi([Stock])["tags"]] == ["test.openapi.v2.Stock"]
+
+
+def test_title_version_and_servers_can_be_given() -> None:
+    document = openapi([Orders], title="Orders", version="2.1", servers=["https://api.example"])
+    assert document["info"] == {"title": "Orders", "version": "2.1"}
+    assert document["servers"] == [{"url": "https://api.example"}]
+    validate(document)
+
+
+def test_query_is_called_by_post_or_get() -> None:
+    path = openapi([Orders])["paths"][PATH + "GetOrder"]
+    assert path["post"]["operationId"] == "test.openapi.v2.Orders.GetOrder"
+    assert path["post"]["summary"] == "One order."
+    schema = path["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/test.openapi.v2.GetOrder"}
+    assert {"message", "encoding", "connect"} <= {parameter.get("name") for parameter in path["get"]["parameters"]}
+
+
+def test_command_is_called_by_post_with_a_key() -> None:
+    path = openapi([Orders])["paths"][PATH + "PlaceOrder"]
+    assert list(path) == ["post"]
+    assert {"$ref": "#/components/parameters/idempotency-key"} in path["post"]["parameters"]
+    assert path["post"]["responses"]["default"] == {"$ref": "#/components/responses/Error"}
+
+
+def test_stream_has_its_own_content_type() -> None:
+    path = openapi([Orders])["paths"][PATH + "Watch"]
+    assert list(path) == ["post"]
+    assert list(path["post"]["responses"]["200"]["content"]) == ["application/connect+json", "application/connect+proto"]
+
+
+def test_types_are_components() -> None:
+    schemas: dict[str, Any] = openapi([Orders])["components"]["schemas"]
+    assert list(schemas) == ["test.openapi.v2.GetOrder", "test.openapi.v2.Order", "connect.error"]
+    assert schemas["test.openapi.v2.Order"]["description"] == "What was bought."
+    assert schemas["test.openapi.v2.Order"]["properties"]["part"] == {"$ref": "#/components/schemas/test.openapi.v2.Order"}
+    assert len(schemas["connect.error"]["properties"]["code"]["enum"]) == 16
