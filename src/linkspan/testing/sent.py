@@ -33,7 +33,8 @@ def _names_of(what: Any) -> set[str]:
     """Return the wire names of a class: its own for an event, those of the commands that take it otherwise."""
     if isinstance(what, Operation | EventType) or is_event(what):
         return {name_of(what)}
-    operations = (operation for contract in ServiceContract.__subclasses__() for operation in contract.operations)
+    made = [contract for contract in ServiceContract.__subclasses__() if "full_name" in vars(contract)]  # a refused one is never whole
+    operations = (operation for contract in made for operation in contract.operations)
     return {operation.full_name for operation in operations if operation.request is what} or {name_of(what)}
 
 
