@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from linkspan.brokers.embedded import EmbeddedServer
     from linkspan.handler import Middleware
+    from linkspan.operation import Operation
     from linkspan.ports import Broker, Drift, Durability, Runtime, Store
     from linkspan.running import ServiceTransaction
     from linkspan.service import Service
@@ -301,6 +302,15 @@ class App:
             else:
                 known[name] = address
         return {**known, **self._own_addresses(self.address)}
+
+    def known_address(self, operation: Operation[Any, Any]) -> str:
+        """Return where an operation answers by these settings, empty where only a start would tell."""
+        known = self._known_addresses()
+        for name in (operation.service_name, operation.package, "*"):
+            if name in known:
+                return known[name]
+        served = any(operation in contract.operations for each in self.services for contract in each.contracts)
+        return f"http://{self._host}:{self._port}" if served and self._port else ""
 
     def _own_addresses(self, address: str) -> dict[str, str]:
         """Return the contracts that are implemented here, at an address."""

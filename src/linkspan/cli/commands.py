@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linkspan.cli import dead
+from linkspan.cli import beginning, dead
 from linkspan.cli.table import show
 from linkspan.cli.target import load_app, opened_stores
 
@@ -20,11 +20,11 @@ __all__ = ["cli"]
 cli = typer.Typer(
     name="linkspan",
     help="The space between services: run them, look at them, mend what got stuck.",
-    epilog="Start with: linkspan run hello:app, where hello.py in this folder holds app = App(...). Each command has --help.",
+    epilog="Start with: linkspan new shop. An app that is there already runs with: linkspan run hello:app. Each command has --help.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+beginning.add_to(cli)
 outbox = typer.Typer(help="Look at messages that wait for the broker.", no_args_is_help=True)
 cli.add_typer(outbox, name="outbox")
 cli.add_typer(dead.commands, name="dead")

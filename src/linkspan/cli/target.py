@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from linkspan.ports import Store
     from linkspan.service import Service
 
-__all__ = ["chosen", "load_app", "opened_stores"]
+__all__ = ["chosen", "load_app", "opened_stores", "stand_here"]
+
+
+def stand_here() -> None:
+    """Let modules of the current folder be imported."""
+    if os.getcwd() not in sys.path:  # noqa: PTH109 - compared with strings
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as above
 
 
 def load_app(target: str) -> App:
@@ -27,8 +33,7 @@ def load_app(target: str) -> App:
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute or module_name.startswith("."):
         raise SetupError(f"The target '{target}' names no app: write module:attribute, such as hello:app.")
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - compared with strings
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as above
+    stand_here()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -1,0 +1,72 @@
+"""The commands of the first ten minutes: `new`, `call`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["add_to"]
+
+AppOption = Annotated[
+    str, typer.Option("--app", help="The app, as module:attribute; by default the one of this folder.", metavar="MODULE:APP")
+]
+
+
+def add_to(cli: typer.Typer) -> None:
+    """Give the command line these commands."""
+    cli.command(epilog="Example: linkspan new shop")(new)
+    cli.command(epilog='Example: linkspan call place_order \'{"orderId": "7"}\'')(call)
+
+
+def new(name: Annotated[str, typer.Argument(help="The name of the project and its folder.", metavar="NAME")]) -> None:
+    """Make a project in a folder of its own: a query, a command, an event and a test, ready to run."""
+    from linkspan.cli.new import make, next_commands  # noqa: PLC0415 - only here
+
+    made = make(name, Path.cwd())
+    typer.echo(f"Made {name}: {', '.join(made)}.\n")
+    for line in next_commands(name):
+        typer.echo(f"  {line}")
+
+
+def _operation_names(incomplete: str) -> list[str]:
+    """Return what the shell may complete an operation to."""
+    from linkspan.cli.folder import found_target  # noqa: PLC0415 - only here
+    from linkspan.cli.operations import operations_of  # noqa: PLC0415 - only here
+    from linkspan.cli.target import load_app  # noqa: PLC0415 - only here
+
+    try:
+        names = [each.name for each in operations_of(load_app(found_target(Path.cwd())))]
+    except Exception:  # noqa: BLE001 - a shell that completes must not be shown a traceback
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def call(  # noqa: PLR0913 - each is an option of its own
+    operation: Annotated[
+        str,
+        typer.Argument(
+            help="Its name, full or shortened from the left: shop.v1.Orders.PlaceOrder, PlaceOrder or place_order.",
+            metavar="OPERATION",
+            autocompletion=_operation_names,
+        ),
+    ],
+    request: Annotated[str, typer.Argument(help="The request in JSON, @file, or - for standard input.", metavar="JSON")] = "{}",
+    *,
+    app: AppOption = "",
+    address: Annotated[str, typer.Option("--address", help="Where it answers, as http://host:port.", metavar="URL")] = "",
+    timeout: Annotated[float | None, typer.Option("--timeout", help="Seconds to wait for the answer.", metavar="SECONDS")] = None,
+    key: Annotated[str, typer.Option("--key", help="The idempotency key; a new one by default.", metavar="KEY")] = "",
+    header: Annotated[list[str] | None, typer.Option("--header", help="A header to send; repeat for more.", metavar="NAME:VALUE")] = None,
+    show_trace: Annotated[bool, typer.Option("--show-trace", help="Tell the trace id on standard error, for linkspan trace.")] = False,
+) -> None:
+    """Call an operation of a running app and print its answer as JSON. An error goes to standard error with its code, exit code 1."""
+    from linkspan.cli.call import ask, prepare  # noqa: PLC0415 - only here
+
+    asked = prepare(operation, request, app=app, address=address, timeout=timeout, key=key, headers=header or ())
+    answer, trace = asyncio.run(ask(asked))
+    if show_trace:
+        typer.echo(f"trace {trace}", err=True)
+    typer.echo(answer)
