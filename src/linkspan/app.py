@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from importlib import import_module
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from linkspan.brokers import broker_for
 from linkspan.client import Caller, Client, check_addresses
+from linkspan.entrances import Entrances
 from linkspan.errors import SetupError
 from linkspan.middleware import Deadline, Tracing
 from linkspan.outbox import Relay
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from linkspan.ports import Broker, Drift, Durability, Runtime, Store
     from linkspan.running import ServiceTransaction
     from linkspan.service import Service
-    from linkspan.transport.server import DirectServer
+    from linkspan.transport.mount import Mounted
 
 __all__ = ["App"]
 
@@ -90,7 +90,9 @@ class App:
         self.data = FilePath(data or os.environ.get("LINKSPAN_DATA") or ".linkspan")
         self._broker_given = broker or os.environ.get("LINKSPAN_BROKER") or ""
         self._store_template = store or os.environ.get("LINKSPAN_STORE") or ""
-        self._host, self._port = _host_and_port(http or os.environ.get("LINKSPAN_HTTP") or "127.0.0.1:8080")
+        told = http or os.environ.get("LINKSPAN_HTTP")
+        self._host, self._port = _host_and_port(told or "127.0.0.1:8080")
+        self._told_where = bool(told)
         self._addresses = {**_addresses(os.environ.get("LINKSPAN_ADDRESSES", "")), **(addresses or {})}
         self._middleware = (Tracing(), Deadline()) if middleware is None else tuple(middleware)
         self._overrides = overrides or {}
@@ -99,7 +101,7 @@ class App:
         self.running: dict[str, RunningService] = {}
         self.stores: dict[str, Store] = {}
         self._relays: dict[str, Relay] = {}
-        self._server: DirectServer | None = None
+        self._entrances = Entrances(self.runtime, self._host, self._port)
         self.broker: Broker | None = None
         self.embedded: EmbeddedServer | None = None
         self.drifts: list[Drift] = []
@@ -180,8 +182,8 @@ class App:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
-    async def start(self, only: Collection[str] = ()) -> None:
-        """Open the engines and run the services, or just those named in `only`.
+    async def start(self, only: Collection[str] = (), *, listen: bool = True) -> None:
+        """Open the engines and run the services, or just those named in `only`; without `listen`, on no port of their own.
 
         Raises `SetupError`, or `Error(UNAVAILABLE)` for an engine that is away.
         """
@@ -191,6 +193,7 @@ class App:
         if unknown:
             raise SetupError(f"There is no service '{min(unknown)}' in this app: name one of {', '.join(s.name for s in self.services)}.")
         stack = self._stack = AsyncExitStack()
+        self._entrances.listens = listen
         try:
             await self._open(stack, [service for service in self.services if not only or service.name in only])
         except BaseException:
@@ -215,7 +218,7 @@ class App:
             _log.warning("The broker has other settings than declared; they are left as they are.", extra=fields)
         for relay in self._relays.values():
             await relay.start()
-        await self._open_server(stack)
+        await self._entrances.open(stack, running)
         self._caller.addresses.update(self._known_addresses())
         for each in running:
             await each.start()
@@ -274,24 +277,6 @@ class App:
         stack.push_async_callback(running.aclose)  # before its resources close
         self.running[service.name] = running
 
-    async def _open_server(self, stack: AsyncExitStack) -> None:
-        self._server = self._serving(self._host, self._port)
-        if self._server is not None:
-            await self._server.start()
-            stack.push_async_callback(self._server.drain, 0.0)
-
-    def _serving(self, host: str, port: int) -> DirectServer | None:
-        """Return a server of what runs here, None where there is nothing to call."""
-        from linkspan.transport.server import DirectServer, Endpoint  # noqa: PLC0415 - HTTP loads where it is served
-
-        endpoints = [
-            Endpoint(handled.operation, partial(each.serve, handled))
-            for each in self.running.values()
-            for handled in each.declared.operations.values()
-            if handled.operation is not None
-        ]
-        return DirectServer(endpoints, host=host, port=port, runtime=self.runtime) if endpoints else None
-
     def _known_addresses(self) -> dict[str, str]:
         """Return contract, package or `*` to address: what was configured, by service name too, and what runs here."""
         known: dict[str, str] = {}
@@ -301,7 +286,7 @@ class App:
                 known.update({contract.full_name: address for contract in by_name[name].contracts})
             else:
                 known[name] = address
-        return {**known, **self._own_addresses(self.address)}
+        return {**known, **self._own_addresses(self._entrances.own_address)}
 
     def known_address(self, operation: Operation[Any, Any]) -> str:
         """Return where an operation answers by these settings, empty where only a start would tell."""
@@ -332,26 +317,19 @@ class App:
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(DRAIN):
-                    await self._keep_own_calls(stack)
-                    server = [] if self._server is None else [self._server.drain(CALLS)]
-                    await asyncio.gather(*server, *(each.drain() for each in self.running.values()))
+                    if self._caller is not None:
+                        self._caller.move(self._own_addresses(await self._entrances.keep_own(stack)))
+                    await asyncio.gather(self._entrances.drain(CALLS), *(each.drain() for each in self.running.values()))
                     await asyncio.gather(*(relay.flush() for relay in self._relays.values()))
             except TimeoutError:
                 waiting = sum(relay.waiting for relay in self._relays.values())
                 _log.warning("Draining took too long; the rest goes on at the next start.", extra={"outbox": waiting})
 
-    async def _keep_own_calls(self, stack: AsyncExitStack) -> None:
-        """Let calls and handlers under way go on calling the services of this process, at a door that nobody else knows."""
-        inner = self._serving("127.0.0.1", 0)
-        if inner is not None and self._caller is not None:
-            await inner.start()
-            stack.push_async_callback(inner.drain, 0.0)
-            self._caller.move(self._own_addresses(inner.address))
-
     def _forget(self) -> None:
         self.started = asyncio.Event()
         self.running, self.stores, self._relays = {}, {}, {}
-        self._server = self.broker = self.embedded = self._caller = None
+        self._entrances.forget()
+        self.broker = self.embedded = self._caller = None
 
     async def run(self, only: Collection[str] = ()) -> None:
         """Start, serve until SIGTERM or SIGINT, then drain and close. A signal while starting, or a second one, ends it at once."""
@@ -380,12 +358,39 @@ class App:
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
 
+    # --- inside another application ---
+
+    def asgi(self) -> Mounted:
+        """Return this app as an ASGI application, the same one each time; it starts and ends with the lifespan.
+
+        For any ASGI server (`asgi = app.asgi()` in a module, then `uvicorn module:asgi`), or to be mounted: see `mount_on`.
+        """
+        return self._entrances.mounted(self.lifespan, running=self._stack is not None)
+
+    @asynccontextmanager
+    async def lifespan(self, _outer: object = None) -> AsyncGenerator[None]:
+        """Run inside another application: `FastAPI(lifespan=app.lifespan)`, or `async with app.lifespan():` in a lifespan of yours.
+
+        Its own port is opened only where `http` or LINKSPAN_HTTP names it.
+        """
+        await self.start(listen=self._told_where)
+        try:
+            yield
+        finally:
+            await self.aclose()
+
+    def mount_on(self, outer: Any, path: str) -> None:
+        """Mount on a Starlette or FastAPI application below `path`, and run inside its lifespan, the one that it has included."""
+        from linkspan.transport.mount import mount_on  # noqa: PLC0415 - only where it is used
+
+        mount_on(outer, path, self.asgi(), self.lifespan)
+
     # --- use ---
 
     @property
     def address(self) -> str:
         """Return where the direct path answers, empty where nothing is served."""
-        return "" if self._server is None else self._server.address
+        return self._entrances.address
 
     def transaction(self, service: Service) -> ServiceTransaction:
         """Work as a service outside of its handlers: `async with app.transaction(orders) as ctx: await ctx.publish(...)`."""

@@ -10,6 +10,7 @@ from connectrpc.server import ConnectASGIApplication, Endpoint as WireEndpoint
 
 from linkspan.errors import Code, Error
 from linkspan.transport.endpoint import Inbound
+from linkspan.transport.unary import MAX_MESSAGE_BYTES
 from linkspan.transport.wire import CONTENT_LENGTH, BinaryCodec, CappedGzip, JsonCodec, connect_error, error_body, http_status
 
 if TYPE_CHECKING:
@@ -89,7 +90,14 @@ class _Connect(ConnectASGIApplication[None]):
 class Application:
     """What uvicorn runs: refuses what connectrpc would trip over, and passes the rest on."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], answers: Answers, *, max_message_bytes: int, extra_app: ASGIApp | None) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        answers: Answers,
+        *,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        extra_app: ASGIApp | None = None,
+    ) -> None:
         self._paths = frozenset(endpoint.operation.path for endpoint in endpoints)
         self._services = frozenset(path.rpartition("/")[0] for path in self._paths)
         self._connect: Any = _Connect(endpoints, answers, max_message_bytes)

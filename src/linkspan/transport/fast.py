@@ -59,8 +59,8 @@ class Call(RequestResponseCycle):
 class UnaryCalls:
     """What a server's connections share: the endpoints by path, how they are answered, and one timer for all deadlines."""
 
-    def __init__(self, endpoints: Iterable[Endpoint], answers: Answers, *, clock: Clock, max_bytes: int) -> None:
-        self.endpoints = {endpoint.operation.path.encode(): endpoint for endpoint in endpoints}
+    def __init__(self, endpoints: Iterable[Endpoint], answers: Answers, *, clock: Clock, max_bytes: int, prefix: str = "") -> None:
+        self.endpoints = {f"{prefix}{endpoint.operation.path}".encode(): endpoint for endpoint in endpoints}
         self.max_bytes = max_bytes
         self.connections: set[FastProtocol] = set()
         self._answers = answers

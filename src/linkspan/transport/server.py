@@ -13,6 +13,7 @@ from linkspan.errors import SetupError
 from linkspan.transport.endpoint import Answers, Endpoint, Inbound
 from linkspan.transport.fast import FastProtocol, UnaryCalls
 from linkspan.transport.guard import GuardedProtocol, GuardLimits, Watch
+from linkspan.transport.mount import without_prefix
 from linkspan.transport.unary import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class DirectServer:
     """Serves endpoints at one host and port; other paths go to `extra_app`, if there is one.
 
     Plain unary calls are served in the protocol class, everything else by an ASGI application over connectrpc on the same
-    connections, which is loaded when it is first needed. `fast=False` sends every call there.
+    connections, which is loaded when it is first needed. `fast=False` sends every call there. With a `prefix`, which begins with
+    a slash, only paths below it are known.
     """
 
     def __init__(  # noqa: PLR0913 - each is a keyword of its own
@@ -41,12 +43,13 @@ class DirectServer:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        prefix: str = "",
         runtime: Runtime,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         extra_app: ASGIApp | None = None,
         fast: bool = True,
     ) -> None:
-        self._host, self._port = host, port
+        self._host, self._port, self._prefix = host, port, prefix
         self._runtime = runtime
         self._endpoints = tuple(endpoints)
         self._max_bytes = max_message_bytes
@@ -57,7 +60,8 @@ class DirectServer:
         self._watch = Watch(runtime.clock)
         self._state = ServerState()
         self._limits = GuardLimits(max_discard_bytes=2 * max_message_bytes)
-        self._calls = UnaryCalls(self._endpoints, self._answers, clock=runtime.clock, max_bytes=max_message_bytes) if fast else None
+        calls = UnaryCalls(self._endpoints, self._answers, clock=runtime.clock, max_bytes=max_message_bytes, prefix=prefix)
+        self._calls = calls if fast else None
         self._application: ASGIApp | None = None
         self._config = uvicorn.Config(
             self._asgi,
@@ -76,7 +80,7 @@ class DirectServer:
     def address(self) -> str:
         """The address to call, known once started: `http://127.0.0.1:PORT`."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"http://{host}:{self._port}{self._prefix}"
 
     async def start(self) -> None:
         """Listen. Raises `SetupError` when the port cannot be had."""
@@ -126,6 +130,9 @@ class DirectServer:
 
     async def _asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         application = self._application or await self._load()
+        if self._prefix:
+            inside = scope["path"].startswith(f"{self._prefix}/")
+            scope = without_prefix(scope, self._prefix) if inside else {**scope, "path": "/"}
         await application(scope, receive, send)
 
     async def _load(self) -> ASGIApp:

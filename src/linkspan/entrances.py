@@ -1,0 +1,113 @@
+"""Where an app's operations are called: its own port, another ASGI application, and a door for calls inside the process."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from linkspan.errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from contextlib import AbstractAsyncContextManager, AsyncExitStack
+
+    from linkspan.ports import Runtime
+    from linkspan.running import RunningService
+    from linkspan.transport.endpoint import Endpoint
+    from linkspan.transport.mount import Mounted
+    from linkspan.transport.server import DirectServer
+
+__all__ = ["Entrances"]
+
+
+class Entrances:
+    """The servers of one app. `listens` says whether its own port is opened when it starts."""
+
+    def __init__(self, runtime: Runtime, host: str, port: int) -> None:
+        self.listens = True
+        self._runtime = runtime
+        self._host, self._port = host, port
+        self._endpoints: list[Endpoint] = []
+        self._server: DirectServer | None = None
+        self._door: DirectServer | None = None
+        self._mounted: Mounted | None = None
+
+    @property
+    def address(self) -> str:
+        """Return where others call, empty where nothing listens."""
+        return "" if self._server is None else self._server.address
+
+    @property
+    def own_address(self) -> str:
+        """Return where the services of this process call each other."""
+        return self.address if self._door is None else self._door.address
+
+    def mounted(self, lifespan: Callable[[], AbstractAsyncContextManager[None]], *, running: bool) -> Mounted:
+        """Return the app as an ASGI application, the same one each time."""
+        from linkspan.transport.mount import Mounted  # noqa: PLC0415 - only where it is used
+
+        if self._mounted is None:
+            if running:
+                raise SetupError("The app is running already: call asgi() before it starts.")
+            self._mounted = Mounted(lifespan)
+        return self._mounted
+
+    async def open(self, stack: AsyncExitStack, services: Collection[RunningService]) -> None:
+        """Begin to answer for these services. Raises `SetupError` when the port cannot be had."""
+        from linkspan.transport.endpoint import Endpoint  # noqa: PLC0415 - HTTP loads where it is served
+
+        self._endpoints = [
+            Endpoint(handled.operation, partial(each.serve, handled))
+            for each in services
+            for handled in each.declared.operations.values()
+            if handled.operation is not None
+        ]
+        if not self._endpoints:
+            return
+        if self.listens:
+            self._server = self._serving(self._host, self._port)
+            await self._server.start()
+            stack.push_async_callback(self._server.drain, 0.0)
+        else:
+            await self._open_door(stack)
+        if self._mounted is not None:
+            await self._answer_mounted(self._mounted)
+            stack.push_async_callback(self._mounted.drain, 0.0)
+
+    async def keep_own(self, stack: AsyncExitStack) -> str:
+        """Let calls and handlers under way go on calling the services of this process; return where, empty where nothing changes."""
+        if self._door is not None or self._server is None:
+            return ""
+        return (await self._open_door(stack)).address
+
+    async def drain(self, timeout: float) -> None:
+        """Take no more calls from outside, let those under way finish for `timeout` seconds, then cut them."""
+        await asyncio.gather(*(entrance.drain(timeout) for entrance in (self._server, self._mounted) if entrance is not None))
+
+    def forget(self) -> None:
+        """Be as before the start."""
+        self._server = self._door = None
+        self._endpoints = []
+
+    async def _open_door(self, stack: AsyncExitStack) -> DirectServer:
+        """Open a way in on loopback below a path that nobody else can know."""
+        self._door = door = self._serving("127.0.0.1", 0, f"/{secrets.token_urlsafe(24)}")
+        await door.start()
+        stack.push_async_callback(door.drain, 0.0)
+        return door
+
+    async def _answer_mounted(self, mounted: Mounted) -> None:
+        from linkspan.transport.endpoint import Answers  # noqa: PLC0415 - HTTP loads where it is served
+
+        loop = asyncio.get_running_loop()
+        module: Any = await loop.run_in_executor(None, import_module, "linkspan.transport.asgi")
+        answers = Answers(self._runtime.ids)
+        mounted.open(module.Application(self._endpoints, answers), answers)
+
+    def _serving(self, host: str, port: int, prefix: str = "") -> DirectServer:
+        from linkspan.transport.server import DirectServer  # noqa: PLC0415 - HTTP loads where it is served
+
+        return DirectServer(self._endpoints, host=host, port=port, prefix=prefix, runtime=self._runtime)
