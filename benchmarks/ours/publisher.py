@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import payload, worker
-from benchmarks.ours.orders_v1 import OrderPlaced
+from benchmarks.ours.orders_v1 import OrderPlaced, contract
 from linkspan import Client
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ def publish_one(client: Client) -> Callable[[int], Awaitable[Any]]:
 
 async def publish(url: str, operations: int, callers: int, pids: dict[str, int]) -> dict[str, Any]:
     """Measure `operations` publishes with `callers` in flight."""
-    async with Client(url, name="orders") as client:
+    async with Client(url, name="orders", owns=[contract]) as client:
         return await worker.timed_loop(callers, operations, publish_one(client), {"publisher": os.getpid()} | pids)
 
 
 async def fill(url: str, operations: int, callers: int) -> None:
     """Publish without measuring."""
-    async with Client(url, name="orders") as client:
+    async with Client(url, name="orders", owns=[contract]) as client:
         await worker.closed_loop(callers, operations, publish_one(client))
 
 

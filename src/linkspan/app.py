@@ -19,6 +19,7 @@ from linkspan.entrances import Entrances
 from linkspan.errors import SetupError
 from linkspan.middleware import Deadline, Tracing
 from linkspan.outbox import Relay
+from linkspan.owner import check_owners
 from linkspan.running import RunningService
 from linkspan.runtime import system
 from linkspan.stores import open_store
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from linkspan.brokers.embedded import EmbeddedServer
     from linkspan.handler import Middleware
     from linkspan.operation import Operation
+    from linkspan.owner import Owns
     from linkspan.ports import Broker, Drift, Durability, Runtime, Store
     from linkspan.running import ServiceTransaction
     from linkspan.service import Service
@@ -125,6 +127,7 @@ class App:
                 other = owners.setdefault(contract.full_name, service.name)
                 if other != service.name:
                     raise SetupError(f"'{contract.full_name}' is implemented by '{other}' and by '{service.name}': keep one.")
+        check_owners((service.name, service.owned, service.contracts) for service in self.services)
 
     def _check_sharing(self, service: Service) -> None:
         sharing = self._sharing(service)
@@ -398,11 +401,12 @@ class App:
             raise SetupError(f"Service '{service.name}' does not run here: start the app with it.")
         return self.running[service.name].transaction()
 
-    def client(self, name: str = "client") -> Client:
-        """Return a client of this app's broker and addresses."""
+    def client(self, name: str = "client", *, owns: Owns = ()) -> Client:
+        """Return a client of this app's broker and addresses; `owns` as in `Client`."""
         if self.broker is None:
             raise SetupError("The app is not running: use its client inside `async with app`.")
-        return Client(self.broker, addresses=self._known_addresses(), name=name, middleware=self._middleware, runtime=self.runtime)
+        known = self._known_addresses()
+        return Client(self.broker, addresses=known, name=name, middleware=self._middleware, runtime=self.runtime, owns=owns)
 
     async def attest(self) -> list[Durability]:
         """Ask each engine what its acknowledgements are worth."""

@@ -12,6 +12,7 @@ from linkspan.context import Context
 from linkspan.errors import Code, Error, SetupError
 from linkspan.handler import compose
 from linkspan.middleware import Deadline, Tracing
+from linkspan.owner import owned
 from linkspan.path import Side
 from linkspan.ports import Outgoing, Unit
 from linkspan.runtime import system
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from linkspan.handler import Handler, Middleware
     from linkspan.message import Event
     from linkspan.operation import Command, EventType, Operation, Query
+    from linkspan.owner import Owns
     from linkspan.ports import Broker, Runtime, Store
     from linkspan.transport.connect import ConnectChannel
 
@@ -132,6 +134,8 @@ class Client:
     """The verbs for programs that are no service: `async with Client(broker="nats://…", addresses={...}) as client`.
 
     Without a store, `publish` and `send` return once the broker has stored the message. `name` is what services see as caller.
+    It may publish the events of the contracts (or packages, or event classes) in `owns`: for a program that is the owner, such as an
+    importer. Tests and migrations, which stand in for others, write `owns="*"`.
     """
 
     store: Store | None = None
@@ -144,6 +148,7 @@ class Client:
         name: str = "client",
         middleware: Sequence[Middleware] | None = None,
         runtime: Runtime | None = None,
+        owns: Owns = (),
     ) -> None:
         self.name = name
         self.runtime = runtime or system()
@@ -152,7 +157,7 @@ class Client:
         check_addresses(known)
         self._given = broker
         self._broker: Broker | None = None
-        self._sender = Sender(name, self.runtime)
+        self._sender = Sender(name, self.runtime, owned(f"Client '{name}'", owns))
         self._topics: set[str] = set()
         self.caller = Caller(self.runtime, known, layers)
 

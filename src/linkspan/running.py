@@ -65,7 +65,7 @@ class RunningService:
         self._store = store
         self._broker = broker
         self._caller = caller
-        self._sender = Sender(service.name, runtime)
+        self._sender = Sender(service.name, runtime, service.owned)
         self._resources: dict[type[Any], object] = {}
         self._middleware = (*middleware, *service.middleware)
         self._handlers: dict[str, Handler] = {}
@@ -83,7 +83,7 @@ class RunningService:
     @property
     def topics(self) -> set[str]:
         """Return the topics that this service's own contracts publish to or take commands from."""
-        packages = {contract.contract.package for contract in self.declared.contracts}
+        packages = {contract.contract.package for contract in self.declared.contracts} | self.declared.owned.places
         return {consumer.topic for consumer in self.consumers} | {event_topic(package) for package in packages}
 
     def provide(self, given: object) -> None:

@@ -12,9 +12,11 @@ from linkspan.envelope import Envelope
 from linkspan.errors import Code, Error
 from linkspan.message import is_event, key_of, package_of, type_name
 from linkspan.operation import EventType
+from linkspan.owner import ALL
 from linkspan.ports import Outgoing
 
 if TYPE_CHECKING:
+    from linkspan.owner import Owned
     from linkspan.ports import Runtime
 
 __all__ = ["MAX_MESSAGE", "Cause", "Origin", "Sender", "command_topic", "event_topic"]
@@ -85,17 +87,18 @@ class _Kind(msgspec.Struct, frozen=True, gc=False):
 class Sender:
     """Makes outgoing messages for one source."""
 
-    __slots__ = ("_clock", "_kinds", "_millis", "_stamp", "source")
+    __slots__ = ("_clock", "_kinds", "_millis", "_owned", "_stamp", "source")
 
-    def __init__(self, name: str, runtime: Runtime) -> None:
+    def __init__(self, name: str, runtime: Runtime, owns: Owned = ALL) -> None:
         self.source = f"/{name}"
         self._clock = runtime.clock
+        self._owned = owns
         self._kinds: dict[object, _Kind] = {}
         self._millis = 0
         self._stamp = ""
 
     def event(self, cause: Cause, event: Any, message: Any = None) -> Outgoing:
-        """Make an event's message. Raises `Error(INVALID_ARGUMENT)` without a key, when it cannot be encoded or is too large."""
+        """Make an event's message. Raises `Error`: INVALID_ARGUMENT (no key, too large, not encodable), FAILED_PRECONDITION (not ours)."""
         if message is None:
             cls = cast("Any", type(event))
             kind = self._kinds.get(cls) or self._new_event(cls)
@@ -104,7 +107,7 @@ class Sender:
         if not _is_event_type(event) or cls is not event.message:
             name = getattr(event, "full_name", "this")
             raise Error(Code.INVALID_ARGUMENT, f"'{name}' was given a {cls.__name__}: publish its own message.")
-        kind = self._kinds.get(cls) or self._add(cls, type_name(cls), event_topic, package_of(cls))
+        kind = self._kinds.get(cls) or self._add_event(cls)
         return self._outgoing(cause, kind, message)
 
     def command(self, cause: Cause, operation: Any, request: Any, key: str | None) -> Outgoing:
@@ -122,7 +125,12 @@ class Sender:
         if not hasattr(cls, "desc") or not is_event(cls):
             text = f"Cannot publish '{cls.__name__}', which is no event: derive it from Event, or send a command."
             raise Error(Code.INVALID_ARGUMENT, text)
-        return self._add(cls, type_name(cls), event_topic, package_of(cls))
+        return self._add_event(cls)
+
+    def _add_event(self, cls: Any) -> _Kind:
+        package = package_of(cls)
+        self._owned.check(package, type_name(cls))
+        return self._add(cls, type_name(cls), event_topic, package)
 
     def _add(self, what: object, full_name: str, topic: Any, package: str) -> _Kind:
         kind = _Kind(topic(package), full_name.removeprefix(f"{package}."), full_name, envelopes.prefix(full_name, self.source))

@@ -14,6 +14,7 @@ from linkspan.context import Context
 from linkspan.errors import SetupError
 from linkspan.message import has_key, is_event, package_of, type_name
 from linkspan.operation import Command, EventType, Operation, Query, ServerStream, ServiceContract
+from linkspan.owner import owned
 from linkspan.work import Limits
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from linkspan.handler import Middleware
     from linkspan.message import Event
+    from linkspan.owner import Owns
 
 __all__ = ["Handled", "Service"]
 
@@ -57,9 +59,10 @@ class Service:
             start, in order, each once and in one transaction; a changed one is refused.
         middleware: Wraps this service's handlers, inside the App's middleware.
         limits: How failing messages are retried and held.
+        owns: The contracts (or their packages, or event classes) whose events it alone publishes; default: those of its contracts.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, all with defaults
         self,
         name: str,
         *contracts: type[ServiceContract],
@@ -68,6 +71,7 @@ class Service:
         migrations: FilePath | Sequence[str] = (),
         middleware: Sequence[Middleware] = (),
         limits: Limits | None = None,
+        owns: Owns | None = None,
     ) -> None:
         if not name or not name.replace("-", "").isalnum() or not name.isascii() or name != name.lower():
             raise SetupError(f"Service name '{name}' cannot be used: write lower-case letters, digits and dashes.")
@@ -84,6 +88,7 @@ class Service:
         self.limits = limits or Limits()
         self.operations: dict[str, Handled] = {}
         self.events: dict[str, Handled] = {}
+        self.owned = owned(f"Service '{name}'", owns, contracts)
         self._migrations = migrations
 
     def __repr__(self) -> str:

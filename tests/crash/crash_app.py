@@ -111,7 +111,7 @@ def services(repaired: Path) -> tuple[Service, Service]:
         yield Repaired(repaired)
 
     orders = Service("orders", Orders, migrations=[TABLE], limits=LIMITS, lifespan=lifespan)
-    ledger = Service("ledger", migrations=[TABLE], limits=LIMITS, lifespan=lifespan)
+    ledger = Service("ledger", migrations=[TABLE], limits=LIMITS, lifespan=lifespan, owns=[Noted])
 
     @orders.handles(Orders.place)
     async def place(ctx: Context, request: Place) -> Placed:

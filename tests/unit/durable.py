@@ -128,7 +128,7 @@ async def system(
     log = log or MemoryLog()
     faults = Faults()
     broker = MemoryBroker(runtime=runtime, faults=faults, log=log)
-    orders = Service("orders")
+    orders = Service("orders", owns=[Placed])
     mail = Service("mail", Payments, migrations=[EFFECTS], limits=limits or Limits())
     mail.on(Placed, once=more.pop("once", True))(handler)
 

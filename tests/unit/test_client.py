@@ -9,7 +9,7 @@ import pytest
 from linkspan import Client, Code, Context, Error, SetupError
 from linkspan.brokers.memory import MemoryBroker
 from linkspan.runtime import system
-from tests.unit.app_shop import TABLE, Find, Found, Keyless, Orders, Place, Placed, app_of, orders_service, reacting
+from tests.unit.app_shop import TABLE, Find, Found, Keyless, Orders, Place, Placed, app_of, contract, orders_service, reacting
 from tests.unit.durable import until
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ async def test_call_send_and_publish_reach_the_service(tmp_path: Path) -> None:
         return Found(order=request.order)
 
     mail = reacting("mail", keep, migrations=[TABLE])
-    async with app_of(tmp_path, orders_service(place=place), mail) as app, Client(app.broker, addresses=app.address, name="till") as client:
+    async with (
+        app_of(tmp_path, orders_service(place=place), mail) as app,
+        Client(app.broker, addresses=app.address, name="till", owns=[contract]) as client,
+    ):
         assert await client.call(Orders.find, Find(order="1")) == Found(order="1")
         await client.call(Orders.place, Place(order="2"))
         await client.send(Orders.place, Place(order="3"))
@@ -64,7 +67,7 @@ async def test_command_with_a_key_is_one_effect(tmp_path: Path) -> None:
 async def with_broker(doing: Callable[[Client], Awaitable[Any]], addresses: Any = None) -> None:
     broker = MemoryBroker(runtime=system())
     await broker.open()
-    async with Client(broker, addresses=addresses) as client:
+    async with Client(broker, addresses=addresses, owns=["app.shop.v1"]) as client:
         await doing(client)
     await broker.aclose()
 
@@ -104,7 +107,7 @@ async def test_unreachable_address_is_unavailable() -> None:
 
 
 async def test_client_without_broker_says_how_to_get_one() -> None:
-    async with Client(addresses=NOWHERE) as client:
+    async with Client(addresses=NOWHERE, owns=[Placed]) as client:
         with pytest.raises(Error, match=r"The client has no broker: write Client\(broker='nats://…'\) and enter it"):
             await client.publish(Placed(order="1"))
         with pytest.raises(SetupError, match="A client has no resource 'int'"):
@@ -118,7 +121,7 @@ def test_address_that_cannot_be_called_is_refused_at_once(addresses: Any) -> Non
 
 
 async def test_aclose_is_idempotent() -> None:
-    client = Client("memory://", addresses=NOWHERE)
+    client = Client("memory://", addresses=NOWHERE, owns="*")
     async with client:
         await client.publish(Placed(order="1"))
     await client.aclose()

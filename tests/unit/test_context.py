@@ -131,7 +131,7 @@ async def test_a_retried_handler_publishes_and_calls_with_the_same_ids(tmp_path:
         keys.append(ctx.key)
         return Found()
 
-    async with app_of(tmp_path, orders_service(place=place, find=find), reacting("mail", thank)) as app, app.client() as client:
+    async with app_of(tmp_path, orders_service(place=place, find=find), reacting("mail", thank)) as app, app.client(owns="*") as client:
         await client.publish(Placed(order="7"))
         await until(lambda: len(keys) == 4, "the command has come")
 
@@ -152,7 +152,7 @@ async def test_two_services_that_react_to_one_event_do_not_get_the_same_ids(tmp_
         await ctx.send(Orders.place, Place(order=event.order))
 
     services = orders_service(place=place), reacting("mail", ask), reacting("stock", ask)
-    async with app_of(tmp_path, *services) as app, app.client() as client:
+    async with app_of(tmp_path, *services) as app, app.client(owns="*") as client:
         await client.publish(Placed(order="7"))
         await until(lambda: len(placed) == 2, "both commands have come")
 

@@ -116,7 +116,7 @@ async def test_failure_is_marked_without_its_text(recorder: Recorder, tmp_path: 
 async def test_programs_own_span_is_the_parent_of_its_calls_but_never_of_a_service(recorder: Recorder, tmp_path: Path) -> None:
     ambient = NonRecordingSpan(SpanContext(77, 88, is_remote=False, trace_flags=TraceFlags(1)))
     with trace.use_span(ambient):
-        async with app_of(tmp_path, orders_service()) as app, app.client() as client:
+        async with app_of(tmp_path, orders_service()) as app, app.client(owns="*") as client:
             await client.call(Orders.find, Find())
             await client.publish(Placed(order="7"))
 

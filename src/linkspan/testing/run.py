@@ -237,7 +237,7 @@ async def settled(
             **({"overrides": overrides} if overrides else {}),
         )
         await stack.enter_async_context(copy)
-        client = await stack.enter_async_context(copy.client("test"))
+        client = await stack.enter_async_context(copy.client("test", owns="*"))
         run = Run(copy, client, broker, clock, watching)
         yield run
         await run.settle()
