@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from protobuf import DescFile
     from protobuf.wkt.google.protobuf.descriptor_pb import ServiceDescriptorProto
 
-__all__ = ["Contract", "find_contract"]
+__all__ = ["VERSION", "Contract", "file_path", "find_contract"]
 
 _PACKAGE: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
+VERSION: Final = re.compile(r"v[1-9][0-9]*((alpha|beta|test)[a-z0-9]*|p[0-9]+(alpha|beta)[0-9]*)?")
 
 
 class Contract:
@@ -69,6 +70,11 @@ class Contract:
 
     def __repr__(self) -> str:
         return f"Contract({self.package!r})"
+
+    @classmethod
+    def of(cls, package: str) -> Contract | None:
+        """Return the contract that declares a package in this process, or None."""
+        return cls._alive.get(package)
 
     @property
     def messages(self) -> tuple[type[protobuf.Message[Any]], ...]:
@@ -142,8 +148,7 @@ class Contract:
                 Contract._linking.remove(self)
 
     def _link_pending(self) -> None:
-        path = self.package.replace(".", "/") + (f".{len(self._files) + 1}" if self._files else "") + ".proto"
-        linker = Linker(path, self.package, self._names, self._pending, self._link_other)
+        linker = Linker(file_path(self.package, len(self._files) + 1), self.package, self._names, self._pending, self._link_other)
         classes = {declaration.name: declaration.cls for declaration in self._pending}
         try:
             proto = linker.file()
@@ -181,34 +186,37 @@ class Contract:
 
     def descriptor(self) -> FileDescriptorProto:
         """Return the whole contract as one file: all parts merged, with services and options, as it is exported."""
-        merged = FileDescriptorProto(name=self.package.replace(".", "/") + ".proto", package=self.package, syntax="proto3")
+        merged = FileDescriptorProto(name=file_path(self.package), package=self.package, syntax="proto3")
         if self.owner:
             merged.options = FileOptions()
             merged.options[ext_file] = FileRules(owner=self.owner)
-        own = {file.name for file in self.files}
-        needed = [OPTIONS_FILE.name] if self.owner else []
-        for file in self._files:
-            needed.extend(file.proto.dependency)
+        for file in self.files:
             merged.message_type.extend(file.proto.message_type)
             merged.enum_type.extend(file.proto.enum_type)
-        for build in self._services.values():
-            proto, files = build()
-            merged.service.append(proto)
-            needed.extend(file.name for file in files)
-        merged.dependency.extend(sorted(set(needed) - own))
+        merged.service.extend(build()[0] for build in self._services.values())
+        merged.dependency.extend(sorted({file.name for file in self.imports()}))
         return merged
 
-    def docs(self) -> dict[str, str]:
-        """Read the docs of the module's source: class docstrings, and string literals under a field or an operation.
+    def imports(self) -> list[DescFile]:
+        """Return the linked files that the descriptor depends on."""
+        found = [OPTIONS_FILE] if self.owner else []
+        found.extend(dependency for file in self.files for dependency in file.dependencies)
+        found.extend(file for build in self._services.values() for file in build()[1])
+        own = {file.name for file in self._files}
+        return list({file.name: file for file in found if file.name not in own}.values())
 
-        Keys are `Order`, `Order.note`, `Orders.get_order`. Reads the file on each call: meant for export.
+    def docs(self) -> dict[str, str]:
+        """Read the docs of the module's source: docstrings, and string literals under a field or an operation.
+
+        Keys are `Order`, `Order.note`, `Orders.get_order`, and '' for the module itself. Reads the file on each call: meant for export.
         """
         try:
             source = inspect.getsource(sys.modules[self.module])
         except (OSError, TypeError, KeyError):
             return {}  # no source: a REPL or a compiled module
-        docs: dict[str, str] = {}
-        _collect(ast.parse(source).body, "", docs)
+        tree = ast.parse(source)
+        docs = {"": text} if (text := ast.get_docstring(tree)) else {}
+        _collect(tree.body, "", docs)
         return docs
 
 
@@ -236,6 +244,13 @@ def _caller() -> dict[str, Any]:
     if frame is None:
         raise SetupError("A contract is created outside of any module: create it at the top of the module of its messages.")
     return frame.f_globals
+
+
+def file_path(package: str, part: int = 1) -> str:
+    """Return where the `.proto` file of a package lies, as in 'shop/orders/v1/orders.proto'; parts declared later carry their number."""
+    words = package.split(".")
+    name = words[-2] if len(words) > 1 and VERSION.fullmatch(words[-1]) else words[-1]
+    return "/".join((*words, name + (f".{part}" if part > 1 else "") + ".proto"))
 
 
 def find_contract(module: str) -> Contract | None:

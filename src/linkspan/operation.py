@@ -331,12 +331,15 @@ def _check_method(where: str, operation: Operation[Any, Any], method: DescMethod
 
 
 def _descriptor(cls: type[ServiceContract]) -> tuple[ServiceDescriptorProto, list[DescFile]]:
-    files = [OPTIONS_FILE]
+    files: list[DescFile] = []
     proto = ServiceDescriptorProto(name=cls.__name__)
     for operation in cls.operations:
         reading = operation.kind == "query"
         options = MethodOptions(idempotency_level=MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS) if reading else MethodOptions()
-        options[ext_method] = operation.rules()
+        rules = operation.rules()
+        if rules != MethodRules():
+            options[ext_method] = rules
+            files.append(OPTIONS_FILE)
         method = MethodDescriptorProto(
             name=operation.rpc_name,
             input_type=f".{type_name(operation.request)}",

@@ -15,6 +15,7 @@ import pytest
 from protobuf.wkt import FileDescriptorSet
 
 from linkspan.contract import Contract
+from linkspan.contracts.comments import comments
 from linkspan.errors import Code, Error
 from linkspan.message import (
     Duration,
@@ -408,8 +409,8 @@ def test_contract_lists_its_types() -> None:
     assert contract.events == (Placed, Numbered, Coloured)
     assert Scalars in contract.messages
     assert contract.enums == (Colour, Tree.Leaf.Shape, Shadow.Colour)
-    assert {Scalars.desc().file.name, *(file.name for file in contract.files)} == {"test/message/v1.proto"}
-    assert contract.docs()["Placed.order_id"] == "The order."
+    assert {Scalars.desc().file.name, *(file.name for file in contract.files)} == {"test/message/v1/message.proto"}
+    assert comments(__name__)["test.message.v1.Placed.order_id"] == "The order."
 
 
 def test_descriptor_reserves_and_marks() -> None:

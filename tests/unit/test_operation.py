@@ -8,6 +8,7 @@ import pytest
 from protobuf.wkt.google.protobuf.descriptor_pb import MethodOptions
 
 from linkspan.contract import Contract, find_contract
+from linkspan.contracts.comments import comments
 from linkspan.errors import SetupError
 from linkspan.message import Event, Message, field, has_key, is_event, key_of, package_of, redacted, traits_of, type_name
 from linkspan.operation import Command, EventType, Operation, Query, ServerStream, ServiceContract, command, query, stream
@@ -89,8 +90,8 @@ def test_descriptor_has_the_service() -> None:
 
 
 def test_docs_are_read_from_the_source() -> None:
-    docs = contract.docs()
-    assert (docs["Orders"], docs["Orders.get_order"]) == ("All about orders.", "One order.")
+    docs = comments(__name__)
+    assert (docs["test.orders.v1.Orders"], docs["test.orders.v1.Orders.GetOrder"]) == ("All about orders.", "One order.")
 
 
 WRONG = {

@@ -15,11 +15,12 @@ from linkspan.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from types import ModuleType
 
     from linkspan.ports import Store
     from linkspan.service import Service
 
-__all__ = ["chosen", "load_app", "opened_stores", "stand_here"]
+__all__ = ["chosen", "load_app", "load_module", "opened_stores", "stand_here"]
 
 
 def stand_here() -> None:
@@ -28,19 +29,23 @@ def stand_here() -> None:
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as above
 
 
+def load_module(name: str) -> ModuleType:
+    """Import a module from the current folder. Raises `SetupError` if there is none."""
+    stand_here()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise
+        raise SetupError(f"There is no module '{name}' here: start in the folder that holds it.") from error
+
+
 def load_app(target: str) -> App:
     """Import `module:attribute` from the current folder. Raises `SetupError` saying what is wrong with the name."""
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute or module_name.startswith("."):
         raise SetupError(f"The target '{target}' names no app: write module:attribute, such as hello:app.")
-    stand_here()
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise
-        raise SetupError(f"There is no module '{module_name}' here: start in the folder that holds it.") from error
-    app = getattr(module, attribute, None)
+    app = getattr(load_module(module_name), attribute, None)
     if not isinstance(app, App):
         raise SetupError(f"'{target}' is not an App: name the attribute that holds App(...).")
     return app

@@ -1,1 +1,4 @@
-"""Contracts as others read them: schemas and documents made from descriptors."""
+"""Contracts as files: written for others to read, read from what others wrote, compared with what was promised.
+
+Everything here works on protobuf descriptors and runs beside a service, never inside one.
+"""

@@ -1,0 +1,61 @@
+"""`linkspan contracts`: contracts as files."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads it at run time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from linkspan.errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+__all__ = ["commands"]
+
+commands = typer.Typer(help="Export contracts for other languages and tools.", no_args_is_help=True)
+
+Target = Annotated[str, typer.Argument(help="The contract's module, a package of such modules, or an app.", metavar="MODULE[:APP]")]
+
+
+@commands.command(
+    epilog="Examples: linkspan contracts export hello, or: linkspan contracts export shop.contracts --out contracts --format proto,openapi"
+)
+def export(
+    target: Target,
+    out: Annotated[Path | None, typer.Option(help="The folder to write to; without it, files are printed.", metavar="DIR")] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="Of proto, openapi, json-schema, descriptors; several with commas between them.", metavar="FORMS"),
+    ] = "proto",
+) -> None:
+    """Write contracts as .proto files, with what they import and a buf.yaml, and in other forms."""
+    from linkspan.cli.contract_target import load_contracts  # noqa: PLC0415 - only here
+    from linkspan.contracts.export import BESIDE, exported  # noqa: PLC0415 - only here
+
+    contracts, _ = load_contracts(target)
+    files = exported(contracts, [each.strip() for each in form.split(",") if each.strip()])
+    if out is None:
+        _print(files, BESIDE)
+    else:
+        _write(files, out)
+
+
+def _print(files: Mapping[str, str | bytes], hidden: Collection[str]) -> None:
+    binary = [path for path, content in files.items() if isinstance(content, bytes)]
+    if binary:
+        raise SetupError(f"'{binary[0]}' is binary: name a folder with --out.")
+    shown = [content for path, content in files.items() if path not in hidden]
+    typer.echo("\n".join(map(str, shown)), nl=False)
+
+
+def _write(files: Mapping[str, str | bytes], out: Path) -> None:
+    for path, content in files.items():
+        file = out / path
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        except OSError as error:
+            raise SetupError(f"'{file}' cannot be written ({error.strerror}): name another folder with --out.") from error
+        typer.echo(f"Wrote {file}")
