@@ -23,6 +23,7 @@ from linkspan.owner import check_owners
 from linkspan.running import RunningService
 from linkspan.runtime import system
 from linkspan.stores import open_store
+from linkspan.transport.grpc_address import check_installed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
@@ -58,8 +59,9 @@ class App:
         broker: `nats://host:port`, or `memory://` (LINKSPAN_BROKER). Default: an embedded NATS server in the data directory.
         store: The template of database URLs (LINKSPAN_STORE), default `sqlite:///<data>/{service}.db`.
         http: `host:port` of the direct path (LINKSPAN_HTTP), default `127.0.0.1:8080`; port 0 takes a free one.
-        addresses: Where services of other processes answer: service name, contract, package or `*` to `http://host:port`
-            (LINKSPAN_ADDRESSES: `orders=http://127.0.0.1:8081,…`).
+        grpc: `host:port` for gRPC peers (LINKSPAN_GRPC), default none; needs the extra `grpc`.
+        addresses: Where services of other processes answer: service name, contract, package or `*` to `http://host:port` or
+            `grpc://host:port` (LINKSPAN_ADDRESSES: `orders=http://127.0.0.1:8081,…`).
         data: The folder of embedded engines and databases (LINKSPAN_DATA), default `.linkspan`.
         middleware: Replaces the default middleware, tracing and deadline.
         overrides: Resources by type, in the place of the lifespans' (tests).
@@ -72,6 +74,7 @@ class App:
         broker: str | Broker | None = None,
         store: str | None = None,
         http: str | None = None,
+        grpc: str | None = None,
         addresses: Mapping[str, str] | None = None,
         data: str | FilePath | None = None,
         middleware: Sequence[Middleware] | None = None,
@@ -93,8 +96,10 @@ class App:
         self._broker_given = broker or os.environ.get("LINKSPAN_BROKER") or ""
         self._store_template = store or os.environ.get("LINKSPAN_STORE") or ""
         told = http or os.environ.get("LINKSPAN_HTTP")
-        self._host, self._port = _host_and_port(told or "127.0.0.1:8080")
+        self._host, self._port = _host_and_port(told or "127.0.0.1:8080", "LINKSPAN_HTTP")
         self._told_where = bool(told)
+        gate = grpc or os.environ.get("LINKSPAN_GRPC")
+        self._grpc_at = _host_and_port(gate, "LINKSPAN_GRPC") if gate else None
         self._addresses = {**_addresses(os.environ.get("LINKSPAN_ADDRESSES", "")), **(addresses or {})}
         self._middleware = (Tracing(), Deadline()) if middleware is None else tuple(middleware)
         self._overrides = overrides or {}
@@ -103,7 +108,7 @@ class App:
         self.running: dict[str, RunningService] = {}
         self.stores: dict[str, Store] = {}
         self._relays: dict[str, Relay] = {}
-        self._entrances = Entrances(self.runtime, self._host, self._port)
+        self._entrances = Entrances(self.runtime, self._host, self._port, self._grpc_at)
         self.broker: Broker | None = None
         self.embedded: EmbeddedServer | None = None
         self.drifts: list[Drift] = []
@@ -114,6 +119,8 @@ class App:
     def check(self) -> None:
         """Refuse what could not run, before anything is opened. Raises `SetupError`."""
         check_addresses(self._addresses)
+        if self._grpc_at is not None:
+            check_installed("App(grpc=...)")
         self._check_broker()
         names = [service.name for service in self.services]
         for name in names:
@@ -161,6 +168,7 @@ class App:
         return {
             "broker": broker,
             "http": f"{self._host}:{self._port}",
+            "grpc": "" if self._grpc_at is None else "{}:{}".format(*self._grpc_at),
             "data": str(self.data),
             "addresses": dict(self._addresses),
             "middleware": layers,
@@ -395,6 +403,11 @@ class App:
         """Return where the direct path answers, empty where nothing is served."""
         return self._entrances.address
 
+    @property
+    def grpc_address(self) -> str:
+        """Return where gRPC peers are answered, empty where none are."""
+        return self._entrances.grpc_address
+
     def transaction(self, service: Service) -> ServiceTransaction:
         """Work as a service outside of its handlers: `async with app.transaction(orders) as ctx: await ctx.publish(...)`."""
         if service.name not in self.running:
@@ -422,11 +435,11 @@ def _calm_collector() -> None:
     gc.freeze()
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
+def _host_and_port(text: str, setting: str) -> tuple[str, int]:
     """Read `host:port`. Raises `SetupError`."""
-    host, _, port = text.removeprefix("http://").rstrip("/").rpartition(":")
+    host, _, port = text.removeprefix("http://").removeprefix("grpc://").rstrip("/").rpartition(":")
     if not (port.isascii() and port.isdecimal() and int(port) <= 65_535) or any(mark in host for mark in "/@ "):  # noqa: PLR2004 - the last port
-        raise SetupError(f"The address '{text}' (LINKSPAN_HTTP) cannot be listened on: write host:port.")
+        raise SetupError(f"The address '{text}' ({setting}) cannot be listened on: write host:port.")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
@@ -434,7 +447,7 @@ def _addresses(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, address = part.partition("=")
-        if not equals or not name or not address.startswith(("http://", "https://")):
-            raise SetupError(f"LINKSPAN_ADDRESSES has '{part}': write name=http://host:port, separated by commas.")
+        if not equals or not name or not address.startswith(("http://", "https://", "grpc://")):
+            raise SetupError(f"LINKSPAN_ADDRESSES has '{part}': write name=http://host:port or name=grpc://host:port, separated by commas.")
         found[name] = address
     return found

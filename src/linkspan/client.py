@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from linkspan.owner import Owns
     from linkspan.ports import Broker, Runtime, Store
     from linkspan.transport.connect import ConnectChannel
+    from linkspan.transport.grpc_channel import GrpcChannel
 
 __all__ = ["Caller", "Client", "check_addresses"]
 
@@ -44,16 +45,18 @@ DEFAULT_TIMEOUT = 5.0
 def check_addresses(addresses: Mapping[str, str]) -> None:
     """Refuse what can never be connected to. Raises `SetupError`."""
     if addresses:
+        from linkspan.transport.grpc_address import GRPC, grpc_target  # noqa: PLC0415 - as below
         from linkspan.transport.http import parse_address  # noqa: PLC0415 - imports HTTP only where calls are made
 
         for address in addresses.values():
-            parse_address(address)
+            grpc_target(address) if address.startswith(GRPC) else parse_address(address)
 
 
 class Caller:
     """Calls operations over the direct path at static addresses.
 
-    `addresses` maps a service contract (`shop.orders.v1.Orders`), a package or `*` to `http://host:port`.
+    `addresses` maps a service contract (`shop.orders.v1.Orders`), a package or `*` to `http://host:port`, or to `grpc://host:port` where
+    the peer speaks gRPC.
     """
 
     def __init__(self, runtime: Runtime, addresses: Mapping[str, str], middleware: Sequence[Middleware]) -> None:
@@ -61,7 +64,7 @@ class Caller:
         self.addresses = dict(addresses)
         self._middleware = middleware
         self._chains: dict[str, Handler] = {}
-        self._channels: dict[str, ConnectChannel] = {}
+        self._channels: dict[str, ConnectChannel | GrpcChannel] = {}
 
     async def call(
         self, home: Home, parent: Context | None, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None
@@ -113,14 +116,21 @@ class Caller:
 
         return compose(self._middleware, wire)
 
-    def _channel(self, operation: Operation[Any, Any]) -> ConnectChannel:
-        from linkspan.transport.connect import ConnectChannel  # noqa: PLC0415 - imports HTTP only where calls are made
-
+    def _channel(self, operation: Operation[Any, Any]) -> ConnectChannel | GrpcChannel:
         address = self._resolve(operation)
         channel = self._channels.get(address)
         if channel is None:
-            channel = self._channels[address] = ConnectChannel(address, runtime=self._runtime)
+            channel = self._channels[address] = self._open(address)
         return channel
+
+    def _open(self, address: str) -> ConnectChannel | GrpcChannel:
+        if address.startswith("grpc://"):
+            from linkspan.transport.grpc_channel import GrpcChannel  # noqa: PLC0415 - loads grpcio, an extra
+
+            return GrpcChannel(address, runtime=self._runtime)
+        from linkspan.transport.connect import ConnectChannel  # noqa: PLC0415 - imports HTTP only where calls are made
+
+        return ConnectChannel(address, runtime=self._runtime)
 
     def _resolve(self, operation: Operation[Any, Any]) -> str:
         name = operation.service_name

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from linkspan.ports import Runtime
     from linkspan.running import RunningService
     from linkspan.transport.endpoint import Endpoint
+    from linkspan.transport.grpc_server import GrpcServer
     from linkspan.transport.mount import Mounted
     from linkspan.transport.server import DirectServer
 
@@ -24,14 +25,16 @@ __all__ = ["Entrances"]
 
 
 class Entrances:
-    """The servers of one app. `listens` says whether its own port is opened when it starts."""
+    """The servers of one app. `listens` says whether its own port is opened when it starts; that for gRPC is, where it was asked for."""
 
-    def __init__(self, runtime: Runtime, host: str, port: int) -> None:
+    def __init__(self, runtime: Runtime, host: str, port: int, grpc_at: tuple[str, int] | None) -> None:
         self.listens = True
         self._runtime = runtime
         self._host, self._port = host, port
+        self._grpc_at = grpc_at
         self._endpoints: list[Endpoint] = []
         self._server: DirectServer | None = None
+        self._grpc: GrpcServer | None = None
         self._door: DirectServer | None = None
         self._mounted: Mounted | None = None
 
@@ -39,6 +42,11 @@ class Entrances:
     def address(self) -> str:
         """Return where others call, empty where nothing listens."""
         return "" if self._server is None else self._server.address
+
+    @property
+    def grpc_address(self) -> str:
+        """Return where gRPC peers call, empty where they cannot."""
+        return "" if self._grpc is None else self._grpc.address
 
     @property
     def own_address(self) -> str:
@@ -73,6 +81,8 @@ class Entrances:
             stack.push_async_callback(self._server.drain, 0.0)
         else:
             await self._open_door(stack)
+        if self._grpc_at is not None:
+            await self._open_grpc(stack, *self._grpc_at)
         if self._mounted is not None:
             await self._answer_mounted(self._mounted)
             stack.push_async_callback(self._mounted.drain, 0.0)
@@ -85,11 +95,11 @@ class Entrances:
 
     async def drain(self, timeout: float) -> None:
         """Take no more calls from outside, let those under way finish for `timeout` seconds, then cut them."""
-        await asyncio.gather(*(entrance.drain(timeout) for entrance in (self._server, self._mounted) if entrance is not None))
+        await asyncio.gather(*(entrance.drain(timeout) for entrance in (self._server, self._grpc, self._mounted) if entrance is not None))
 
     def forget(self) -> None:
         """Be as before the start."""
-        self._server = self._door = None
+        self._server = self._grpc = self._door = None
         self._endpoints = []
 
     async def _open_door(self, stack: AsyncExitStack) -> DirectServer:
@@ -98,6 +108,13 @@ class Entrances:
         await door.start()
         stack.push_async_callback(door.drain, 0.0)
         return door
+
+    async def _open_grpc(self, stack: AsyncExitStack, host: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        module: Any = await loop.run_in_executor(None, import_module, "linkspan.transport.grpc_server")
+        self._grpc = server = module.GrpcServer(self._endpoints, host=host, port=port, runtime=self._runtime)
+        await server.start()
+        stack.push_async_callback(server.drain, 0.0)
 
     async def _answer_mounted(self, mounted: Mounted) -> None:
         from linkspan.transport.endpoint import Answers  # noqa: PLC0415 - HTTP loads where it is served

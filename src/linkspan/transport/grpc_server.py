@@ -1,0 +1,157 @@
+"""gRPC on a port of its own: grpcio's server in the app's event loop, over the same endpoints as the Connect server (ADR 9)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+import grpc
+
+from linkspan.errors import Code, Error, SetupError
+from linkspan.transport.endpoint import Answers, Inbound
+from linkspan.transport.grpc_status import headers_of, status_of
+from linkspan.transport.unary import MAX_MESSAGE_BYTES, PROTO, UNWRITABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from typing import TypeAlias
+
+    from linkspan.ports import Runtime
+    from linkspan.transport.endpoint import Endpoint
+
+    ServicerContext: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+    MethodHandler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+
+__all__ = ["GrpcServer"]
+
+_CUT_SECONDS: Final = 1.0  # for telling the callers of calls that were cut
+_METADATA_BYTES: Final = 32 * 1024  # as on the HTTP port
+
+
+class GrpcServer:
+    """Serves endpoints to gRPC peers at one host and port. Messages stay bytes in grpcio: our own classes read and write them."""
+
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        runtime: Runtime,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        self._host, self._port = host, port
+        self._answers = Answers(runtime.ids)
+        self._calls = _Calls(endpoints, self._answers)
+        self._max_bytes = max_message_bytes
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        """The address to call, known once started: `grpc://127.0.0.1:PORT`."""
+        return f"grpc://{self._target}"
+
+    @property
+    def _target(self) -> str:
+        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen. Raises `SetupError` when the port cannot be had."""
+        self._server = server = grpc.aio.server(handlers=[self._calls], options=self._options())
+        try:
+            self._port = server.add_insecure_port(self._target)
+        except RuntimeError as error:
+            self._server = None
+            text = f"Listening for gRPC on '{self._target}' failed: stop what holds it, or choose another port (LINKSPAN_GRPC)."
+            raise SetupError(text) from error
+        await server.start()
+
+    async def drain(self, timeout: float) -> None:
+        """Stop accepting, let calls in flight finish for `timeout` seconds, then cut what is left (UNAVAILABLE). Idempotent."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        stopped = asyncio.ensure_future(server.stop(timeout + _CUT_SECONDS))
+        await asyncio.wait([stopped], timeout=timeout)
+        self._answers.stopping = True
+        for task in list(self._calls.tasks):
+            task.cancel()
+        await stopped
+
+    def _options(self) -> list[tuple[str, Any]]:
+        return [
+            ("grpc.so_reuseport", 0),  # else a second process listens on the same port, and both take half of the calls
+            ("grpc.max_receive_message_length", self._max_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_metadata_size", _METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # clients behind proxies that forget may ask whether we live
+        ]
+
+
+class _Calls(grpc.GenericRpcHandler):
+    """Finds the endpoint of a call by its path and runs it."""
+
+    def __init__(self, endpoints: Iterable[Endpoint], answers: Answers) -> None:
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self._answers = answers
+        self._handlers: Mapping[str, MethodHandler] = {each.operation.path: self._handler(each) for each in endpoints}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> MethodHandler:
+        """Return what answers the call; an unknown operation is refused in our own words."""
+        return self._handlers.get(handler_call_details.method) or _unknown(handler_call_details.method)
+
+    def _handler(self, endpoint: Endpoint) -> MethodHandler:
+        async def answer(body: bytes, context: ServicerContext) -> bytes:
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - grpcio runs each call in a task of its own
+            self.tasks.add(task)
+            try:
+                return await self._answer(endpoint, body, context)
+            except Error as error:
+                return await self._refuse(endpoint, error, context)
+            finally:
+                self.tasks.discard(task)
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    async def _answer(self, endpoint: Endpoint, body: bytes, context: ServicerContext) -> bytes:
+        try:
+            request = PROTO.read(body, endpoint.operation.request, Code.INVALID_ARGUMENT)
+            response = await self._answers.answer(endpoint, request, _inbound(context))
+            try:
+                return PROTO.write(response)
+            except UNWRITABLE as error:
+                raise self._answers.unwritable(response, error) from None
+        except (Error, asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - what a decoder in Rust may raise, too
+            raise self._answers.bug(endpoint.operation.path, error) from None
+
+    async def _refuse(self, endpoint: Endpoint, error: Error, context: ServicerContext) -> bytes:
+        try:
+            refusal = status_of(error)
+        except Exception as bug:  # noqa: BLE001 - a detail with wrong values: the handler's fault, like what else it may raise
+            refusal = status_of(self._answers.bug(endpoint.operation.path, bug))
+        await context.abort(*refusal)
+
+
+def _inbound(context: ServicerContext) -> Inbound:
+    left: Any = context.time_remaining()  # None without a deadline, whatever the stub says
+    return Inbound(headers_of(context.invocation_metadata()), left, _peer(context.peer()))
+
+
+def _peer(text: str) -> str:
+    """Return host and port of grpcio's `ipv4:127.0.0.1:5000` or `ipv6:%5B::1%5D:5000`."""
+    return unquote(text.partition(":")[2])
+
+
+def _unknown(path: str) -> MethodHandler:
+    text = f"Calling '{path}' failed: this server has no such operation, check service and method name."
+
+    async def refuse(_requests: Any, context: ServicerContext) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+
+    answer: Callable[..., Awaitable[Any]] = refuse
+    return grpc.stream_stream_rpc_method_handler(answer)
