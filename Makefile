@@ -40,6 +40,11 @@ $(VENV)/.dev-installed: $(VENV)/.made pyproject.toml constraints.txt
 	@scripts/pip_install.sh $(BIN)/python -e '.[dev]'
 	@touch $@ $(VENV)/.run-installed
 
+$(VENV)/.fuzz-installed: $(VENV)/.dev-installed
+	$(say) "Install the fuzzer"
+	@scripts/pip_install.sh $(BIN)/python -e '.[dev,fuzz]'
+	@touch $@
+
 $(VENV)/.bench-installed: $(VENV)/.dev-installed
 	$(say) "Install the peers that benchmarks compare with"
 	@scripts/pip_install.sh $(BIN)/python -e '.[dev,bench]'
@@ -87,6 +92,10 @@ examples: $(VENV)/.dev-installed ## Run every example and compare what it prints
 .PHONY: crash
 crash: $(VENV)/.dev-installed ## Die at every commit, publish and ack, restart, check the history
 	$(call suite,crash)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.fuzz-installed ## Feed hostile bytes to every decoder: ARGS="--minutes 120" for hours
+	$(BIN)/python -m fuzz $(ARGS)
 
 # --- checks --------------------------------------------------------------------------------------
 

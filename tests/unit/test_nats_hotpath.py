@@ -112,6 +112,7 @@ async def test_failing_receiver_does_not_end_the_reader(caplog: pytest.LogCaptur
         b"HMSG\r\n",
         b"MSG a 7 -9\r\nabc\r\n",
         b"what is this\r\n",
+        b"INFO 1\r\n",
     ],
 )
 async def test_what_is_not_nats_is_a_protocol_error(line: bytes) -> None:

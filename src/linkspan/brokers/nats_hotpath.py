@@ -85,7 +85,9 @@ class HotParser(Parser):
         """Read what the server sent. Raises `ProtocolError` on what is not NATS: nats-py connects again then."""
         try:
             await self._parse(data)
-        except (ValueError, IndexError) as error:
+        except (OSError, NatsError):
+            raise
+        except Exception as error:  # whatever nats-py makes of it (an INFO that is a number): its reader would end without a word
             raise ProtocolError from error
 
     async def _parse(self, data: bytes) -> None:

@@ -92,7 +92,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._clock = clock
         self.limits = limits
         self._watch = watch
-        self._served = False
+        self._served = self._refused = False
         self._quiet_since = 0.0
         self.reading_since = 0.0
         self.current: RequestResponseCycle | None = None
@@ -177,6 +177,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        if self._refused:
+            self.send_400_response("")
+            return
         self._quiet_since = self._clock.monotonic()
         self.flow.resume_reading()
         if self.pipeline:
@@ -194,9 +197,15 @@ class GuardedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what never became a request, as a Connect error, and close."""
+        """Answer what never became a request, as a Connect error, and close; a whole request before it gets its own answer first."""
         del msg
         if self.transport.is_closing():
+            return
+        current = self.current
+        if current is not None and not current.response_complete and not current.more_body:
+            self._refused = True  # now, its caller would take the refusal for its answer, although it may have run
+            self.pipeline.clear()
+            self.flow.pause_reading()
             return
         status, code, text = self._refusal
         body = error_body(code, text)

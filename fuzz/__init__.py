@@ -1,0 +1,1 @@
+"""Feeds hostile bytes to everything that reads what a network or a file brings."""
