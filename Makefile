@@ -6,7 +6,7 @@ SHELL       := /bin/bash
 
 VENV   := .venv
 BIN    := $(VENV)/bin
-SUITES := unit contract integration typing examples
+SUITES := unit contract compat integration typing examples
 PYTHON ?= python3
 ARGS   ?=
 PYTEST := $(BIN)/python -m pytest -q
@@ -76,6 +76,10 @@ unit: $(VENV)/.dev-installed ## Test modules on the memory broker and a fake clo
 .PHONY: contract
 contract: $(VENV)/.dev-installed ## Run the public contract suites on every adapter
 	$(call suite,contract)
+
+.PHONY: compat
+compat: $(VENV)/.dev-installed ## Hold our rules of compatibility to buf
+	$(call suite,compat)
 
 .PHONY: integration
 integration: $(VENV)/.dev-installed ## Run whole stories on real servers
