@@ -28,7 +28,19 @@ from linkspan.message import (
     oneof,
     repeated,
 )
-from linkspan.operation import Command, EventType, Query, ServerStream, ServiceContract, command, event, query, stream
+from linkspan.operation import (
+    BidiStream,
+    ClientStream,
+    Command,
+    EventType,
+    Query,
+    ServerStream,
+    ServiceContract,
+    command,
+    event,
+    query,
+    stream,
+)
 
 if TYPE_CHECKING:
     from linkspan.app import App
@@ -40,7 +52,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "App",
+    "BidiStream",
     "Client",
+    "ClientStream",
     "Code",
     "Command",
     "Context",

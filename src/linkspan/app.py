@@ -17,6 +17,7 @@ from linkspan.brokers import broker_for
 from linkspan.client import Caller, Client, check_addresses
 from linkspan.entrances import Entrances
 from linkspan.errors import SetupError
+from linkspan.handler import check_streams
 from linkspan.middleware import Deadline, Tracing
 from linkspan.outbox import Relay
 from linkspan.owner import check_owners
@@ -130,6 +131,9 @@ class App:
         for service in self.services:
             service.check()
             self._check_sharing(service)
+            for handled in service.operations.values():
+                if handled.operation is not None:
+                    check_streams((*self._middleware, *service.middleware), handled.operation)
             for contract in service.contracts:
                 other = owners.setdefault(contract.full_name, service.name)
                 if other != service.name:

@@ -6,29 +6,33 @@ programs that are no service.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+import math
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 from linkspan.context import Context
 from linkspan.errors import Code, Error, SetupError
-from linkspan.handler import compose
+from linkspan.handler import check_streams, compose
 from linkspan.middleware import Deadline, Tracing
 from linkspan.owner import owned
 from linkspan.path import Side
 from linkspan.ports import Outgoing, Unit
 from linkspan.runtime import system
 from linkspan.sender import Origin, Sender
+from linkspan.streaming import driven, lone, only
 from linkspan.trace import trace_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
     from types import TracebackType
 
     from linkspan.context import Home
     from linkspan.handler import Handler, Middleware
     from linkspan.message import Event
-    from linkspan.operation import Command, EventType, Operation, Query
+    from linkspan.operation import BidiStream, ClientStream, Command, EventType, Operation, Query, ServerStream
     from linkspan.owner import Owns
     from linkspan.ports import Broker, Runtime, Store
+    from linkspan.streaming import Emit
     from linkspan.transport.connect import ConnectChannel
     from linkspan.transport.grpc_channel import GrpcChannel
 
@@ -71,14 +75,29 @@ class Caller:
     ) -> Any:
         """Call and return the answer. Raises `Error`."""
         if type(request) is not operation.request:
-            raise Error(
-                Code.INVALID_ARGUMENT, f"'{operation.full_name}' was given a {type(request).__name__}: call it with its own request."
-            )
+            _check_request(operation, request)
         ctx = self._context(home, parent, operation, timeout, key)
         chain = self._chains.get(operation.path)
         if chain is None:
             chain = self._chains[operation.path] = self._chain(operation)
         return await chain(ctx, request)
+
+    def stream(
+        self, home: Home, parent: Context | None, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None
+    ) -> AsyncGenerator[Any, None]:
+        """Call and return the answers, yet to come. Raises `Error` where one is awaited."""
+        _check_request(operation, request)
+        ctx = self._context(home, parent, operation, timeout, key)
+
+        async def run(emit: Emit) -> None:
+            ctx.emit = emit
+            chain = self._chains.get(operation.path)
+            if chain is None:
+                chain = self._chains[operation.path] = self._chain(operation)
+            await chain(ctx, request)
+
+        late = f"'{operation.full_name}' did not end before its deadline: give it more time."
+        return driven(run, deadline=ctx.deadline, clock=self._runtime.clock, late=late)
 
     def move(self, addresses: Mapping[str, str]) -> None:
         """Make the next calls to other addresses; calls under way stay where they are."""
@@ -98,7 +117,10 @@ class Caller:
         if key is None:
             key = home.runtime.ids.new() if parent is None else parent.new_id()
         ctx = Context(home, operation.full_name, key, key, key, side=Side.CLIENT)
-        limit = timeout if timeout is not None else (getattr(operation, "budget", None) or DEFAULT_TIMEOUT)
+        limit = timeout
+        if limit is None:
+            streams = operation.client_streaming or operation.server_streaming
+            limit = getattr(operation, "budget", None) or (math.inf if streams else DEFAULT_TIMEOUT)
         ctx.deadline = self._runtime.clock.monotonic() + limit
         if parent is not None:
             ctx.parent, ctx.correlation = parent.trace, parent.correlation
@@ -109,11 +131,13 @@ class Caller:
         channel = self._channel(operation)
 
         async def wire(ctx: Context, request: Any) -> Any:
-            headers = {"traceparent": ctx.trace, "idempotency-key": ctx.key, "linkspan-caller": ctx.service}
-            if ctx.correlation != ctx.key:
-                headers["linkspan-correlation"] = ctx.correlation
-            return await channel.unary(operation, request, headers=headers, timeout=ctx.time_left)
+            return await channel.unary(operation, request, headers=_headers(ctx), timeout=ctx.time_left)
 
+        if operation.client_streaming or operation.server_streaming:
+            check_streams(self._middleware, operation)
+            if not hasattr(channel, "stream"):
+                raise Error(Code.UNIMPLEMENTED, f"Streaming '{operation.full_name}' over gRPC failed: give its http:// address.")
+            return compose(self._middleware, _streaming_wire(cast("ConnectChannel", channel), operation))
         return compose(self._middleware, wire)
 
     def _channel(self, operation: Operation[Any, Any]) -> ConnectChannel | GrpcChannel:
@@ -138,6 +162,41 @@ class Caller:
             if candidate in self.addresses:
                 return self.addresses[candidate]
         raise Error(Code.UNAVAILABLE, f"No address for '{name}': add it to addresses or LINKSPAN_ADDRESSES.")
+
+
+def _headers(ctx: Context) -> dict[str, str]:
+    headers = {"traceparent": ctx.trace, "idempotency-key": ctx.key, "linkspan-caller": ctx.service}
+    if ctx.correlation != ctx.key:
+        headers["linkspan-correlation"] = ctx.correlation
+    return headers
+
+
+def _streaming_wire(channel: ConnectChannel, operation: Operation[Any, Any]) -> Handler:
+    """Return the end of a stream's chain: responses leave by `ctx.emit`, or one is returned."""
+
+    async def wire(ctx: Context, request: Any) -> Any:
+        requests = aiter(request) if operation.client_streaming else lone(request)
+        responses = channel.stream(operation, requests, headers=_headers(ctx), timeout=ctx.time_left)
+        async with aclosing(responses):
+            if ctx.emit is None:
+                text = f"'{operation.full_name}' was not answered by one message: look at its service."
+                return await only(responses, text, Code.INTERNAL)
+            async for response in responses:
+                await ctx.emit(response)
+        return None
+
+    return wire
+
+
+def _check_request(operation: Operation[Any, Any], request: Any) -> None:
+    """Refuse what is no request of the operation. Raises `Error`."""
+    if operation.client_streaming:
+        if not hasattr(request, "__aiter__"):
+            text = f"'{operation.full_name}' was given a {type(request).__name__}: give an async iterable of its requests."
+            raise Error(Code.INVALID_ARGUMENT, text)
+    elif type(request) is not operation.request:
+        text = f"'{operation.full_name}' was given a {type(request).__name__}: call it with its own request."
+        raise Error(Code.INVALID_ARGUMENT, text)
 
 
 class Client:
@@ -191,18 +250,43 @@ class Client:
             await self._broker.aclose()
         self._broker = None
 
+    @overload
+    async def call(
+        self, operation: Query[Req, Res] | Command[Req, Res], request: Req, /, *, timeout: float | None = None, key: str | None = None
+    ) -> Res: ...
+    @overload
     async def call(
         self,
-        operation: Query[Req, Res] | Command[Req, Res],
-        request: Req,
+        operation: ClientStream[Req, Res],
+        requests: AsyncIterable[Req],
         /,
         *,
         timeout: float | None = None,
         key: str | None = None,
-    ) -> Res:
-        """Call now and wait for the answer, at most `timeout` seconds (default 5). Raises `Error`."""
-        result: Res = await self.caller.call(self, None, operation, request, timeout, key)
-        return result
+    ) -> Res: ...
+    async def call(self, operation: Operation[Any, Any], request: Any, /, *, timeout: float | None = None, key: str | None = None) -> Any:
+        """Call now and wait for the answer, at most `timeout` seconds (default 5; none where requests are streamed). Raises `Error`."""
+        return await self.caller.call(self, None, operation, request, timeout, key)
+
+    @overload
+    def stream(
+        self, operation: ServerStream[Req, Res], request: Req, /, *, timeout: float | None = None, key: str | None = None
+    ) -> AsyncGenerator[Res, None]: ...
+    @overload
+    def stream(
+        self,
+        operation: BidiStream[Req, Res],
+        requests: AsyncIterable[Req],
+        /,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> AsyncGenerator[Res, None]: ...
+    def stream(
+        self, operation: Operation[Any, Any], request: Any, /, *, timeout: float | None = None, key: str | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """Call now and iterate over the answers, as `Context.stream` does. Raises `Error` where an answer is awaited."""
+        return self.caller.stream(self, None, operation, request, timeout, key)
 
     async def send(self, operation: Command[Req, Any], request: Req, /, *, key: str | None = None) -> None:
         """Send a durable command; returns once the broker has stored it."""
@@ -236,6 +320,12 @@ class Client:
     async def call_from(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:
         """Carry a call on behalf of a context."""
         return await self.caller.call(self, ctx, operation, request, timeout, key)
+
+    def stream_from(
+        self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None
+    ) -> AsyncGenerator[Any, None]:
+        """Carry a stream on behalf of a context."""
+        return self.caller.stream(self, ctx, operation, request, timeout, key)
 
     def outgoing_event(self, ctx: Context, kind: Any, message: Any) -> Outgoing:
         """Make an event's message."""

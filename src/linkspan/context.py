@@ -12,10 +12,10 @@ from linkspan.path import Path, Side
 from linkspan.trace import child_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 
     from linkspan.message import Event
-    from linkspan.operation import Command, EventType, Operation, Query
+    from linkspan.operation import BidiStream, ClientStream, Command, EventType, Operation, Query, ServerStream
     from linkspan.ports import Outgoing, Runtime, Session, Store, Unit, Value
 
 __all__ = ["Context", "Home", "Transaction", "derived_id"]
@@ -36,6 +36,12 @@ class Home(Protocol):
 
     async def call_from(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:
         """Carry a call over the direct path."""
+        ...
+
+    def stream_from(
+        self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None
+    ) -> AsyncGenerator[Any, None]:
+        """Carry a stream over the direct path."""
         ...
 
     def outgoing_event(self, ctx: Context, kind: Any, message: Any) -> Outgoing:
@@ -139,6 +145,8 @@ class Context(msgspec.Struct, eq=False):
 
     `id` is the message's or call's id, `key` its idempotency key, `attempt` counts from 1, `deadline` is a moment on the
     runtime's monotonic clock, `parent` the W3C traceparent that came in, `caller` the name the other side gave.
+    `emit` hands on one response of a stream, None where there is one answer; a middleware that must see each response
+    puts its own in its place.
     """
 
     home: Home
@@ -154,6 +162,7 @@ class Context(msgspec.Struct, eq=False):
     read_only: bool = False
     attempt: int = 1
     claim: tuple[str, str] | None = None
+    emit: Callable[[Any], Awaitable[None]] | None = None
     _trace: str = ""
     _tx: Transaction | None = None
     _ordinal: int = 0
@@ -219,27 +228,62 @@ class Context(msgspec.Struct, eq=False):
         """Return what the service's lifespan provides of this type."""
         return self.home.resource(kind)
 
+    @overload
+    async def call(
+        self, operation: Query[Req, Res] | Command[Req, Res], request: Req, /, *, timeout: float | None = None, key: str | None = None
+    ) -> Res: ...
+    @overload
     async def call(
         self,
-        operation: Query[Req, Res] | Command[Req, Res],
-        request: Req,
+        operation: ClientStream[Req, Res],
+        requests: AsyncIterable[Req],
         /,
         *,
         timeout: float | None = None,
         key: str | None = None,
-    ) -> Res:
+    ) -> Res: ...
+    async def call(self, operation: Operation[Any, Any], request: Any, /, *, timeout: float | None = None, key: str | None = None) -> Any:
         """Call now and wait for the answer, at most `timeout` seconds (default 5) and never beyond this request's own deadline.
 
-        Raises `Error`; DEADLINE_EXCEEDED and UNAVAILABLE leave open whether the other side did it. After the first
-        statement of a transaction it is refused: call first, or `send`.
+        An operation that takes a stream is given an async iterable of requests, and has no timeout by default. Raises
+        `Error`; DEADLINE_EXCEEDED and UNAVAILABLE leave open whether the other side did it. After the first statement of
+        a transaction it is refused: call first, or `send`.
         """
+        self._check_call(operation)
+        return await self.home.call_from(self, operation, request, timeout, key)
+
+    @overload
+    def stream(
+        self, operation: ServerStream[Req, Res], request: Req, /, *, timeout: float | None = None, key: str | None = None
+    ) -> AsyncGenerator[Res, None]: ...
+    @overload
+    def stream(
+        self,
+        operation: BidiStream[Req, Res],
+        requests: AsyncIterable[Req],
+        /,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> AsyncGenerator[Res, None]: ...
+    def stream(
+        self, operation: Operation[Any, Any], request: Any, /, *, timeout: float | None = None, key: str | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """Call now and iterate over the answers: `async for order in ctx.stream(Orders.watch, WatchOrders(...))`.
+
+        The whole stream may take `timeout` seconds (default: the operation's budget, else no limit) and ends with this
+        request's own deadline. Leaving the loop cancels the other side; `contextlib.aclosing` does so at once, whoever
+        else holds the iterator. Raises `Error` where an answer is awaited.
+        """
+        self._check_call(operation)
+        return self.home.stream_from(self, operation, request, timeout, key)
+
+    def _check_call(self, operation: Operation[Any, Any]) -> None:
         if self._tx is not None and self._tx.wrote:
             raise Error(
                 Code.FAILED_PRECONDITION,
                 f"Cannot call '{operation.full_name}' after the first statement of a transaction: call first, or use send.",
             )
-        result: Res = await self.home.call_from(self, operation, request, timeout, key)
-        return result
 
     async def send(self, operation: Command[Req, Any], request: Req, /, *, key: str | None = None) -> None:
         """Send a durable command in this transaction: it leaves when the handler's work commits.

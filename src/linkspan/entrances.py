@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from linkspan.ports import Runtime
     from linkspan.running import RunningService
-    from linkspan.transport.endpoint import Endpoint
+    from linkspan.transport.endpoint import Endpoint, StreamEndpoint
     from linkspan.transport.grpc_server import GrpcServer
     from linkspan.transport.mount import Mounted
     from linkspan.transport.server import DirectServer
@@ -32,7 +31,7 @@ class Entrances:
         self._runtime = runtime
         self._host, self._port = host, port
         self._grpc_at = grpc_at
-        self._endpoints: list[Endpoint] = []
+        self._endpoints: list[Endpoint | StreamEndpoint] = []
         self._server: DirectServer | None = None
         self._grpc: GrpcServer | None = None
         self._door: DirectServer | None = None
@@ -65,14 +64,7 @@ class Entrances:
 
     async def open(self, stack: AsyncExitStack, services: Collection[RunningService]) -> None:
         """Begin to answer for these services. Raises `SetupError` when the port cannot be had."""
-        from linkspan.transport.endpoint import Endpoint  # noqa: PLC0415 - HTTP loads where it is served
-
-        self._endpoints = [
-            Endpoint(handled.operation, partial(each.serve, handled))
-            for each in services
-            for handled in each.declared.operations.values()
-            if handled.operation is not None
-        ]
+        self._endpoints = [endpoint for each in services for endpoint in each.endpoints()]
         if not self._endpoints:
             return
         if self.listens:
@@ -112,7 +104,8 @@ class Entrances:
     async def _open_grpc(self, stack: AsyncExitStack, host: str, port: int) -> None:
         loop = asyncio.get_running_loop()
         module: Any = await loop.run_in_executor(None, import_module, "linkspan.transport.grpc_server")
-        self._grpc = server = module.GrpcServer(self._endpoints, host=host, port=port, runtime=self._runtime)
+        unary = [each for each in self._endpoints if not (each.operation.client_streaming or each.operation.server_streaming)]
+        self._grpc = server = module.GrpcServer(unary, host=host, port=port, runtime=self._runtime)
         await server.start()
         stack.push_async_callback(server.drain, 0.0)
 

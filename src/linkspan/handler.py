@@ -6,10 +6,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from linkspan.errors import SetupError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Handler", "Middleware", "compose", "nothing"]
+    from linkspan.operation import Operation
+
+__all__ = ["Handler", "Middleware", "check_streams", "compose", "nothing"]
 
 Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 """`(ctx, request) -> response`: a unary call, an event handler, a durable command, or the wire at the end of a client's chain."""
@@ -21,6 +25,10 @@ class Middleware(Protocol):
     One that only looks at the context beforehand may also have a synchronous `before(ctx)` that does all it does;
     neighbours of that kind are then called one after the other, when the handler is called, without a coroutine each.
     One that has nothing to do for now has `nothing` there.
+
+    A stream passes once, and `call_next` lasts as long as the stream: the request is an async iterator where the caller
+    streams, the answer is None where the handler does, whose responses leave by `ctx.emit`. A middleware that cannot
+    wrap streams (it would call twice, or keep the answer) has `streams = False`: it is refused when the app starts.
     """
 
     async def __call__(self, ctx: Any, request: Any, call_next: Handler, /) -> Any:
@@ -41,6 +49,15 @@ def compose(middleware: Sequence[Middleware], handler: Handler) -> Handler:
         handler = partial(_apply, layer, _after(first, handler))
         first = []
     return _after(first, handler)
+
+
+def check_streams(middleware: Sequence[Middleware], operation: Operation[Any, Any]) -> None:
+    """Refuse middleware around a stream that it says it cannot wrap. Raises `SetupError`."""
+    if operation.client_streaming or operation.server_streaming:
+        for layer in middleware:
+            if not getattr(layer, "streams", True):
+                text = f"Middleware '{type(layer).__name__}' cannot wrap the stream '{operation.full_name}'"
+                raise SetupError(f"{text}: give it to services without streams, or take the stream out of the contract.")
 
 
 def _before(layer: Middleware) -> Callable[[Any], None] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast, overload
 
 import protobuf
 from protobuf.wkt.google.protobuf.descriptor_pb import MethodDescriptorProto, MethodOptions, ServiceDescriptorProto
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "BidiStream",
+    "ClientStream",
     "Command",
     "EventType",
     "Operation",
@@ -28,6 +30,7 @@ __all__ = [
     "ServerStream",
     "ServiceContract",
     "Stream",
+    "Streaming",
     "command",
     "event",
     "query",
@@ -41,13 +44,26 @@ Res = TypeVar("Res")
 ReqMessage = TypeVar("ReqMessage", bound=protobuf.Message[Any])
 ResMessage = TypeVar("ResMessage", bound=protobuf.Message[Any])
 Answer = Literal["now", "later", "either"]
+Kind = Literal["query", "command"]
+
+
+_KINDS = {
+    (False, False): "unary",
+    (False, True): "server_streaming",
+    (True, False): "client_streaming",
+    (True, True): "bidi_streaming",
+}
+"""protobuf's words, by whether the client and whether the server streams."""
 
 
 class Operation(Generic[Req, Res]):
     """One thing that a service answers: a request type, a response type, and the names that its service contract gives it.
 
     Attributes:
-        request: The class of the request.
+        kind: What it does, 'query' or 'command'.
+        client_streaming: Whether it takes a stream of requests.
+        server_streaming: Whether it answers with a stream.
+        request: The class of the request; of each message of a stream.
         response: The class of the response; of each message of a stream.
         name: The attribute, as in 'get_order'.
         rpc_name: The name on the wire, as in 'GetOrder'.
@@ -59,7 +75,9 @@ class Operation(Generic[Req, Res]):
 
     __slots__ = ("full_name", "name", "package", "path", "request", "response", "rpc_name", "service_name")
 
-    kind: ClassVar[Literal["query", "command"]]
+    kind: Kind
+    client_streaming: ClassVar[bool] = False
+    server_streaming: ClassVar[bool] = False
 
     def __init__(self, request: type[Req], response: type[Res]) -> None:
         self.request = request
@@ -94,12 +112,12 @@ class Operation(Generic[Req, Res]):
         """Refuse settings that cannot work."""
 
 
-class _Reading(Operation[Req, Res]):
-    """What queries and server streams share."""
+class Query(Operation[Req, Res]):
+    """Reads and changes nothing; `staleness` and `budget` (latency) are in seconds."""
 
     __slots__ = ("budget", "staleness")
 
-    kind = "query"
+    kind: Kind = "query"
 
     def __init__(self, request: type[Req], response: type[Res], *, staleness: float = 0.0, budget: float | None = None) -> None:
         super().__init__(request, response)
@@ -111,21 +129,58 @@ class _Reading(Operation[Req, Res]):
         return MethodRules(staleness=self.staleness, budget=self.budget or 0.0)
 
     def _check(self, where: str) -> None:
-        if not 0 <= self.staleness < math.inf:
-            raise SetupError(f"Operation '{where}' has staleness {self.staleness}: give seconds, 0 or more.")
+        _check_staleness(where, self.staleness)
         _check_seconds(where, "budget", self.budget)
 
 
-class Query(_Reading[Req, Res]):
-    """Reads and changes nothing; `staleness` and `budget` (latency) are in seconds."""
+class Streaming(Operation[Req, Res]):
+    """A query or a command with a stream of messages on one side or both; answered on the direct path only.
+
+    `staleness` is of queries; `budget` bounds the whole stream. Both are in seconds.
+    """
+
+    __slots__ = ("budget", "kind", "staleness")
+
+    def __init__(
+        self, request: type[Req], response: type[Res], *, kind: Kind = "query", staleness: float = 0.0, budget: float | None = None
+    ) -> None:
+        super().__init__(request, response)
+        self.kind = kind
+        self.staleness = staleness
+        self.budget = budget
+
+    def rules(self) -> MethodRules:
+        """Return kind, staleness and budget."""
+        return MethodRules(command=self.kind == "command", staleness=self.staleness, budget=self.budget or 0.0)
+
+    def _check(self, where: str) -> None:
+        _check_staleness(where, self.staleness)
+        _check_seconds(where, "budget", self.budget)
+
+
+class ServerStream(Streaming[Req, Res]):
+    """One request, any number of responses."""
 
     __slots__ = ()
 
+    server_streaming: ClassVar[bool] = True
 
-class ServerStream(_Reading[Req, Res]):
-    """A query that answers with any number of messages."""
+
+class ClientStream(Streaming[Req, Res]):
+    """Any number of requests, one response."""
 
     __slots__ = ()
+
+    client_streaming: ClassVar[bool] = True
+
+
+class BidiStream(Streaming[Req, Res]):
+    """Any number of requests and of responses, in whatever order the two sides agree on."""
+
+    __slots__ = ()
+
+    client_streaming: ClassVar[bool] = True
+    server_streaming: ClassVar[bool] = True
 
 
 class Command(Operation[Req, Res]):
@@ -133,7 +188,7 @@ class Command(Operation[Req, Res]):
 
     __slots__ = ("answer", "expires")
 
-    kind = "command"
+    kind: Kind = "command"
 
     def __init__(self, request: type[Req], response: type[Res], *, answer: Answer = "either", expires: float | None = None) -> None:
         super().__init__(request, response)
@@ -171,7 +226,7 @@ class EventType(Generic[Req]):
 
 
 class Stream(Generic[Res]):
-    """Marks a response as a stream of messages: `query(WatchOrders, stream(Order))`."""
+    """Marks a request or a response as a stream of messages: `query(WatchOrders, stream(Order))`."""
 
     __slots__ = ("message",)
 
@@ -180,7 +235,7 @@ class Stream(Generic[Res]):
 
 
 def stream(message: type[ResMessage], /) -> Stream[ResMessage]:
-    """Answer with any number of messages of this class."""
+    """Take or answer with any number of messages of this class."""
     return Stream(message)
 
 
@@ -192,34 +247,90 @@ def query(
 def query(
     request: type[ReqMessage], response: Stream[ResMessage], /, *, staleness: float = 0.0, budget: float | None = None
 ) -> ServerStream[ReqMessage, ResMessage]: ...
+@overload
 def query(
-    request: type[ReqMessage], response: type[ResMessage] | Stream[ResMessage], /, *, staleness: float = 0.0, budget: float | None = None
-) -> Query[ReqMessage, ResMessage] | ServerStream[ReqMessage, ResMessage]:
+    request: Stream[ReqMessage], response: type[ResMessage], /, *, staleness: float = 0.0, budget: float | None = None
+) -> ClientStream[ReqMessage, ResMessage]: ...
+@overload
+def query(
+    request: Stream[ReqMessage], response: Stream[ResMessage], /, *, staleness: float = 0.0, budget: float | None = None
+) -> BidiStream[ReqMessage, ResMessage]: ...
+def query(
+    request: type[Any] | Stream[Any], response: type[Any] | Stream[Any], /, *, staleness: float = 0.0, budget: float | None = None
+) -> Operation[Any, Any]:
     """Declare an operation that reads and changes nothing.
 
     Args:
-        request: The class of the request.
+        request: The class of the request, or `stream(...)` of it.
         response: The class of the response, or `stream(...)` of it.
         staleness: How far behind the answer may be, in seconds.
         budget: How long the answer may take, in seconds; callers without a timeout get this one.
     """
-    if isinstance(response, Stream):
-        return ServerStream(request, response.message, staleness=staleness, budget=budget)
+    if isinstance(request, Stream) or isinstance(response, Stream):
+        return _streaming("query", request, response, staleness=staleness, budget=budget)
     return Query(request, response, staleness=staleness, budget=budget)
 
 
+@overload
 def command(
     request: type[ReqMessage], response: type[ResMessage], /, *, answer: Answer = "either", expires: float | None = None
-) -> Command[ReqMessage, ResMessage]:
+) -> Command[ReqMessage, ResMessage]: ...
+@overload
+def command(
+    request: type[ReqMessage], response: Stream[ResMessage], /, *, budget: float | None = None
+) -> ServerStream[ReqMessage, ResMessage]: ...
+@overload
+def command(
+    request: Stream[ReqMessage], response: type[ResMessage], /, *, budget: float | None = None
+) -> ClientStream[ReqMessage, ResMessage]: ...
+@overload
+def command(
+    request: Stream[ReqMessage], response: Stream[ResMessage], /, *, budget: float | None = None
+) -> BidiStream[ReqMessage, ResMessage]: ...
+def command(
+    request: type[Any] | Stream[Any],
+    response: type[Any] | Stream[Any],
+    /,
+    *,
+    answer: Answer = "either",
+    expires: float | None = None,
+    budget: float | None = None,
+) -> Operation[Any, Any]:
     """Declare an operation that asks for a change.
 
     Args:
-        request: The class of the request; its key field orders the commands that go by the durable path.
-        response: The class of the response.
-        answer: 'now' (direct or brokered only), 'later' (durable only) or 'either'.
+        request: The class of the request, or `stream(...)` of it; its key field orders the commands that go by the durable path.
+        response: The class of the response, or `stream(...)` of it.
+        answer: 'now' (direct or brokered only), 'later' (durable only) or 'either'. A stream is always answered now.
         expires: Seconds after which a durable command is no longer to be carried out.
+        budget: How long a stream may last, in seconds; callers without a timeout get this one.
     """
+    if isinstance(request, Stream) or isinstance(response, Stream):
+        if answer != "either" or expires is not None:
+            raise SetupError("A command with a stream is answered now and never stored: leave out 'answer' and 'expires'.")
+        return _streaming("command", request, response, budget=budget)
+    if budget is not None:
+        raise SetupError("A command without a stream has no budget: leave it out; callers give a timeout.")
     return Command(request, response, answer=answer, expires=expires)
+
+
+def _streaming(
+    kind: Kind, request: object, response: object, *, staleness: float = 0.0, budget: float | None = None
+) -> Streaming[Any, Any]:
+    streamed = isinstance(request, Stream), isinstance(response, Stream)
+    cls = _STREAMS[streamed]
+    return cls(_message_of(request), _message_of(response), kind=kind, staleness=staleness, budget=budget)
+
+
+def _message_of(given: object) -> type[Any]:
+    return cast("type[Any]", cast("Any", given).message if isinstance(given, Stream) else given)
+
+
+_STREAMS: dict[tuple[bool, bool], type[Streaming[Any, Any]]] = {
+    (False, True): ServerStream,
+    (True, False): ClientStream,
+    (True, True): BidiStream,
+}
 
 
 def event(message: type[ReqMessage], /) -> EventType[ReqMessage]:
@@ -286,6 +397,11 @@ def _check_unique(cls: type[ServiceContract]) -> None:
             )
 
 
+def _check_staleness(where: str, staleness: float) -> None:
+    if not 0 <= staleness < math.inf:
+        raise SetupError(f"Operation '{where}' has staleness {staleness}: give seconds, 0 or more.")
+
+
 def _check_seconds(where: str, what: str, seconds: float | None) -> None:
     if seconds is not None and not 0 < seconds < math.inf:
         raise SetupError(f"Operation '{where}' has {what} {seconds}: give seconds, more than 0, or leave it out.")
@@ -323,7 +439,7 @@ def _check_method(where: str, operation: Operation[Any, Any], method: DescMethod
     wanted = (method.input.type_name, method.output.type_name)
     if (type_name(operation.request), type_name(operation.response)) != wanted:
         raise SetupError(f"Operation '{where}' has other types than its .proto file: write '{wanted[0]}' and '{wanted[1]}'.")
-    kind = "server_streaming" if isinstance(operation, ServerStream) else "unary"
+    kind = _KINDS[operation.client_streaming, operation.server_streaming]
     if method.method_kind != kind:
         raise SetupError(f"Operation '{where}' is {kind} here and {method.method_kind} in its .proto file: declare it the same way.")
     if operation.kind == "command" and method.idempotency == MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS:
@@ -346,7 +462,9 @@ def _descriptor(cls: type[ServiceContract]) -> tuple[ServiceDescriptorProto, lis
             output_type=f".{type_name(operation.response)}",
             options=options,
         )
-        if isinstance(operation, ServerStream):
+        if operation.client_streaming:
+            method.client_streaming = True
+        if operation.server_streaming:
             method.server_streaming = True
         proto.method.append(method)
         files.extend((operation.request.desc().file, operation.response.desc().file))

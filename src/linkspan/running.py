@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -18,11 +19,13 @@ from linkspan.message import decode, decode_json
 from linkspan.operation import Command
 from linkspan.ports import Outcome, Unit
 from linkspan.sender import Sender, command_topic, event_topic
+from linkspan.streaming import driven, emitting, only, received
 from linkspan.trace import trace_of
+from linkspan.transport.endpoint import LATE, Endpoint, StreamEndpoint
 from linkspan.work import Binding, frames
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
     from types import TracebackType
 
     from linkspan.client import Caller
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
     from linkspan.outbox import Relay
     from linkspan.ports import Broker, Outgoing, Runtime, Store
     from linkspan.service import Handled, Service
-    from linkspan.transport.server import Inbound
+    from linkspan.streaming import Emit
+    from linkspan.transport.endpoint import Inbound
 
 __all__ = ["RunningService", "ServiceTransaction"]
 
@@ -145,8 +149,24 @@ class RunningService:
 
     def _handler(self, handled: Handled) -> Handler:
         if handled.name not in self._handlers:
-            self._handlers[handled.name] = compose(self._middleware, handled.function)
+            function, operation = handled.function, handled.operation
+            if operation is not None and operation.server_streaming:
+                function = emitting(function, handled.name, operation.response)
+            self._handlers[handled.name] = compose(self._middleware, function)
         return self._handlers[handled.name]
+
+    def endpoints(self) -> list[Endpoint | StreamEndpoint]:
+        """Return what this service answers on the direct path."""
+        found: list[Endpoint | StreamEndpoint] = []
+        for handled in self.declared.operations.values():
+            operation = handled.operation
+            if operation is None:
+                continue
+            if operation.client_streaming or operation.server_streaming:
+                found.append(StreamEndpoint(operation, partial(self.serve_stream, handled)))
+            else:
+                found.append(Endpoint(operation, partial(self.serve, handled)))
+        return found
 
     async def serve(self, handled: Handled, request: Any, inbound: Inbound) -> Any:
         """Answer a direct call: run the handler, commit what it recorded, then answer."""
@@ -162,19 +182,54 @@ class RunningService:
             await self._undo(ctx)
             if isinstance(error, Error) or not isinstance(error, Exception):
                 raise
-            id_ = self.runtime.ids.new()
-            fields = {
-                "service": self.name,
-                "operation": handled.name,
-                "error": type(error).__name__,
-                "error_id": id_,
-                "stack": frames(error),
-            }
-            _log.error("A handler raised.", extra=fields)
-            raise Error(Code.INTERNAL, f"'{handled.name}' failed; its service has logged it as {id_}.") from error
+            raise self._failure(handled, error) from error
         return response
 
-    def _called(self, handled: Handled, inbound: Inbound) -> Context:
+    def serve_stream(self, handled: Handled, requests: AsyncIterator[Any], inbound: Inbound) -> AsyncGenerator[Any, None]:
+        """Answer a direct call with a stream; what the handler recorded commits when it ended well, before the reader is told."""
+        ctx = self._called(handled, inbound, math.inf)
+        return driven(partial(self._streamed, handled, ctx, requests), deadline=ctx.deadline, clock=self.runtime.clock, late=LATE)
+
+    async def _streamed(self, handled: Handled, ctx: Context, requests: AsyncIterator[Any], emit: Emit) -> None:
+        operation = handled.operation
+        assert operation is not None  # noqa: S101 - only operations stream
+        try:
+            if not ctx.read_only:
+                await self.room(ctx)
+            request = received(ctx, requests) if operation.client_streaming else await self._only(handled, requests)
+            if operation.server_streaming:
+                ctx.emit = emit
+                response = await self._handler(handled)(ctx, request)
+            else:
+                response = await self._handler(handled)(ctx, request)
+                _check_response(handled, response)
+            if ctx.used_tx is not None:
+                await self.commit(ctx.used_tx)
+        except BaseException as error:
+            await self._undo(ctx)
+            if isinstance(error, Error) or not isinstance(error, Exception):
+                raise
+            raise self._failure(handled, error) from error
+        if not operation.server_streaming:
+            await emit(response)
+
+    async def _only(self, handled: Handled, requests: AsyncIterator[Any]) -> Any:
+        return await only(requests, f"'{handled.name}' takes one request: send one.", Code.UNIMPLEMENTED)
+
+    def _failure(self, handled: Handled, error: Exception) -> Error:
+        """Log what a handler raised; the caller gets the id of the entry."""
+        id_ = self.runtime.ids.new()
+        fields = {
+            "service": self.name,
+            "operation": handled.name,
+            "error": type(error).__name__,
+            "error_id": id_,
+            "stack": frames(error),
+        }
+        _log.error("A handler raised.", extra=fields)
+        return Error(Code.INTERNAL, f"'{handled.name}' failed; its service has logged it as {id_}.")
+
+    def _called(self, handled: Handled, inbound: Inbound, most: float = CALL_TIMEOUT) -> Context:
         headers = inbound.headers
         key = headers.get("idempotency-key", "").strip('"')[:512] or self.runtime.ids.new()
         return Context(
@@ -185,8 +240,8 @@ class RunningService:
             headers.get("linkspan-correlation", "")[:128] or key,
             headers.get("traceparent", ""),
             headers.get("linkspan-caller", "")[:128],
-            self.runtime.clock.monotonic() + (CALL_TIMEOUT if inbound.timeout is None else inbound.timeout),
-            read_only=not isinstance(handled.operation, Command),
+            self.runtime.clock.monotonic() + (most if inbound.timeout is None else inbound.timeout),
+            read_only=handled.operation is None or handled.operation.kind == "query",
         )
 
     def transaction(self) -> ServiceTransaction:
@@ -235,6 +290,12 @@ class RunningService:
     async def call_from(self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None) -> Any:
         """Carry a handler's call."""
         return await self._caller.call(self, ctx, operation, request, timeout, key)
+
+    def stream_from(
+        self, ctx: Context, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None
+    ) -> AsyncGenerator[Any, None]:
+        """Carry a stream of a handler's."""
+        return self._caller.stream(self, ctx, operation, request, timeout, key)
 
     def outgoing_event(self, ctx: Context, kind: Any, message: Any) -> Outgoing:
         """Make an event's message."""

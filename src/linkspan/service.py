@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
+from inspect import isasyncgenfunction, iscoroutinefunction
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from linkspan.context import Context
 from linkspan.errors import SetupError
 from linkspan.message import has_key, is_event, package_of, type_name
-from linkspan.operation import Command, EventType, Operation, Query, ServerStream, ServiceContract
+from linkspan.operation import BidiStream, ClientStream, Command, EventType, Operation, Query, ServerStream, ServiceContract
 from linkspan.owner import owned
 from linkspan.work import Limits
 
@@ -31,6 +31,9 @@ Req = TypeVar("Req")
 Res = TypeVar("Res")
 E = TypeVar("E", bound="Event")
 Unary = Callable[[Context, Req], Coroutine[Any, Any, Res]]
+Watching = Callable[[Context, Req], AsyncIterator[Res]]
+Uploading = Callable[[Context, AsyncIterator[Req]], Coroutine[Any, Any, Res]]
+Chatting = Callable[[Context, AsyncIterator[Req]], AsyncIterator[Res]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Handled:
     operation: Operation[Any, Any] | None
     request: type[Any]
     package: str
-    function: Callable[[Context, Any], Coroutine[Any, Any, Any]]
+    function: Callable[[Context, Any], Any]
     once: bool
 
 
@@ -94,20 +97,31 @@ class Service:
     def __repr__(self) -> str:
         return f"Service({self.name!r})"
 
-    def handles(self, operation: Query[Req, Res] | Command[Req, Res]) -> Callable[[Unary[Req, Res]], Unary[Req, Res]]:
-        """Answer an operation of this service's contracts, however it travels: `@orders.handles(Orders.get_order)`."""
-        if not isinstance(cast("object", operation), Query | Command):
-            raise SetupError(f"Service '{self.name}' cannot handle {operation!r}: name a query or command of a ServiceContract.")
-        if not any(operation in contract.operations for contract in self.contracts):
-            raise SetupError(f"Service '{self.name}' does not implement '{operation.service_name}': add it to Service(...).")
-        if operation.path in self.operations:
-            raise SetupError(f"Service '{self.name}' handles '{operation.full_name}' twice: keep one handler.")
+    @overload
+    def handles(self, operation: Query[Req, Res] | Command[Req, Res]) -> Callable[[Unary[Req, Res]], Unary[Req, Res]]: ...
+    @overload
+    def handles(self, operation: ServerStream[Req, Res]) -> Callable[[Watching[Req, Res]], Watching[Req, Res]]: ...
+    @overload
+    def handles(self, operation: ClientStream[Req, Res]) -> Callable[[Uploading[Req, Res]], Uploading[Req, Res]]: ...
+    @overload
+    def handles(self, operation: BidiStream[Req, Res]) -> Callable[[Chatting[Req, Res]], Chatting[Req, Res]]: ...
+    def handles(self, operation: Any) -> Any:
+        """Answer an operation of this service's contracts, however it travels: `@orders.handles(Orders.get_order)`.
 
-        def register(function: Unary[Req, Res]) -> Unary[Req, Res]:
-            self._check_function(operation.full_name, function)
-            self.operations[operation.path] = Handled(
-                operation.full_name, operation, operation.request, operation.package, function, once=True
-            )
+        The handler of an operation that answers with a stream yields its responses (`async def` with `yield`); the handler of
+        one that takes a stream is given an async iterator of requests.
+        """
+        if not isinstance(cast("object", operation), Operation):
+            raise SetupError(f"Service '{self.name}' cannot handle {operation!r}: name a query or command of a ServiceContract.")
+        declared: Operation[Any, Any] = operation
+        if not any(declared in contract.operations for contract in self.contracts):
+            raise SetupError(f"Service '{self.name}' does not implement '{declared.service_name}': add it to Service(...).")
+        if declared.path in self.operations:
+            raise SetupError(f"Service '{self.name}' handles '{declared.full_name}' twice: keep one handler.")
+
+        def register(function: Any) -> Any:
+            self._check_function(declared.full_name, function, yields=declared.server_streaming)
+            self.operations[declared.path] = Handled(declared.full_name, declared, declared.request, declared.package, function, once=True)
             return function
 
         return register
@@ -137,8 +151,12 @@ class Service:
 
         return register
 
-    def _check_function(self, name: str, function: object) -> None:
-        if not iscoroutinefunction(function) and not iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004 - an object may be the handler
+    def _check_function(self, name: str, function: object, *, yields: bool = False) -> None:
+        callees = (function, getattr(function, "__call__", None))  # noqa: B004 - an object may be the handler
+        if yields and not any(map(isasyncgenfunction, callees)):
+            text = f"Service '{self.name}' answers the stream '{name}' with {function!r}, which yields nothing: write async def with yield."
+            raise SetupError(text)
+        if not yields and not any(map(iscoroutinefunction, callees)):
             raise SetupError(f"Service '{self.name}' handles '{name}' with {function!r}, which is not async: write async def.")
 
     def scripts(self) -> list[tuple[str, str]]:
@@ -158,12 +176,9 @@ class Service:
         for contract in self.contracts:
             contract.contract.link()
             for operation in contract.operations:
-                if operation.path not in self.operations and isinstance(operation, Query | Command):
+                if operation.path not in self.operations:
                     hint = f"add @{self.name}.handles({contract.__name__}.{operation.name})"
                     raise SetupError(f"Service '{self.name}' has no handler for '{operation.full_name}': {hint}.")
-                if isinstance(operation, ServerStream):
-                    text = f"Service '{self.name}' cannot serve '{operation.full_name}', a stream, yet: take it out of the contract."
-                    raise SetupError(text)
                 if isinstance(operation, Command) and operation.answer == "later" and not has_key(operation.request):
                     raise SetupError(f"Command '{operation.full_name}' answers later without an order key: mark a field with key=True.")
 

@@ -41,9 +41,13 @@ def test_bytes_and_json_mean_the_same_on_both_sides(pool: Any, message: shapes.M
 
 def test_service_is_read_with_its_streams(pool: Any) -> None:
     methods = pool.FindServiceByName("test.orders.v1.Orders").methods
-    assert [(method.name, method.server_streaming) for method in methods] == [
-        ("GetOrder", False),
-        ("Watch", True),
-        ("PlaceOrder", False),
-        ("Cancel", False),
+    assert [(method.name, method.client_streaming, method.server_streaming) for method in methods] == [
+        ("GetOrder", False, False),
+        ("Watch", False, True),
+        ("PlaceOrder", False, False),
+        ("Cancel", False, False),
+        ("Upload", True, False),
+        ("SumUp", True, False),
+        ("Chat", True, True),
+        ("PlaceAndWatch", False, True),
     ]

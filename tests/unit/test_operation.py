@@ -11,7 +11,19 @@ from linkspan.contract import Contract, find_contract
 from linkspan.contracts.comments import comments
 from linkspan.errors import SetupError
 from linkspan.message import Event, Message, field, has_key, is_event, key_of, package_of, redacted, traits_of, type_name
-from linkspan.operation import Command, EventType, Operation, Query, ServerStream, ServiceContract, command, query, stream
+from linkspan.operation import (
+    BidiStream,
+    ClientStream,
+    Command,
+    EventType,
+    Operation,
+    Query,
+    ServerStream,
+    ServiceContract,
+    command,
+    query,
+    stream,
+)
 from linkspan.options import MethodRules, ext_method
 from tests.unit.declaring import declare
 from tests.unit.generated_orders_pb import GetOrderRequest, OrderPlaced
@@ -40,6 +52,10 @@ class Orders(ServiceContract):
     watch = query(GetOrder, stream(Order))
     place_order = command(PlaceOrder, Order, answer="later", expires=3600)
     cancel = command(PlaceOrder, Order)
+    upload = command(stream(PlaceOrder), Order, budget=60)
+    sum_up = query(stream(GetOrder), Order, staleness=1.0)
+    chat = query(stream(GetOrder), stream(Order))
+    place_and_watch = command(PlaceOrder, stream(Order))
 
 
 def test_operation_knows_its_names() -> None:
@@ -56,15 +72,34 @@ def test_operation_knows_its_names() -> None:
 
 def test_operations_carry_their_settings() -> None:
     kinds: list[tuple[type[Operation[Any, Any]], str]] = [(type(o), o.kind) for o in Orders.operations]
-    assert kinds == [(Query, "query"), (ServerStream, "query"), (Command, "command"), (Command, "command")]
+    assert kinds == [
+        (Query, "query"),
+        (ServerStream, "query"),
+        (Command, "command"),
+        (Command, "command"),
+        (ClientStream, "command"),
+        (ClientStream, "query"),
+        (BidiStream, "query"),
+        (ServerStream, "command"),
+    ]
     assert (Orders.get_order.staleness, Orders.get_order.budget) == (2.0, 0.5)
     assert (Orders.watch.staleness, Orders.watch.budget, Orders.watch.response) == (0.0, None, Order)
     assert (Orders.place_order.answer, Orders.place_order.expires) == ("later", 3600)
     assert (Orders.cancel.answer, Orders.cancel.expires) == ("either", None)
+    assert (Orders.upload.request, Orders.upload.response, Orders.upload.budget) == (PlaceOrder, Order, 60)
+    assert (Orders.sum_up.staleness, Orders.chat.request, Orders.chat.response) == (1.0, GetOrder, Order)
+
+
+def test_operation_knows_which_sides_stream() -> None:
+    sides = {operation.name: (operation.client_streaming, operation.server_streaming) for operation in Orders.operations}
+    assert (sides["get_order"], sides["cancel"]) == ((False, False), (False, False))
+    assert (sides["watch"], sides["place_and_watch"]) == ((False, True), (False, True))
+    assert (sides["upload"], sides["sum_up"]) == ((True, False), (True, False))
+    assert sides["chat"] == (True, True)
 
 
 def test_service_contract_knows_its_parts() -> None:
-    assert [operation.name for operation in Orders.operations] == ["get_order", "watch", "place_order", "cancel"]
+    assert [operation.name for operation in Orders.operations][:5] == ["get_order", "watch", "place_order", "cancel", "upload"]
     assert (Orders.full_name, Orders.contract, Orders.events) == ("test.orders.v1.Orders", contract, ())
     assert find_contract(__name__) is contract
 
@@ -78,14 +113,22 @@ def test_descriptor_has_the_service() -> None:
     file = contract.descriptor()
     (service,) = file.service
     methods = {method.name: method for method in service.method}
-    assert list(methods) == ["GetOrder", "Watch", "PlaceOrder", "Cancel"]
+    assert list(methods) == ["GetOrder", "Watch", "PlaceOrder", "Cancel", "Upload", "SumUp", "Chat", "PlaceAndWatch"]
     assert (methods["GetOrder"].input_type, methods["GetOrder"].output_type) == (".test.orders.v1.GetOrder", ".test.orders.v1.Order")
-    assert [method.server_streaming for method in service.method] == [False, True, False, False]
+    assert [method.server_streaming for method in service.method] == [False, True, False, False, False, False, True, True]
+    assert [method.client_streaming for method in service.method] == [False, False, False, False, True, True, True, False]
     rules = {name: method.options[ext_method] for name, method in methods.items() if method.options}
     assert rules["GetOrder"] == MethodRules(staleness=2.0, budget=0.5)
+    assert rules["Upload"] == MethodRules(command=True, budget=60)
+    assert rules["SumUp"] == MethodRules(staleness=1.0)
     assert rules["PlaceOrder"] == MethodRules(command=True, answer="later", expires=3600)
     free = MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS
-    assert [name for name, m in methods.items() if m.options and m.options.idempotency_level == free] == ["GetOrder", "Watch"]
+    assert [name for name, m in methods.items() if m.options and m.options.idempotency_level == free] == [
+        "GetOrder",
+        "Watch",
+        "SumUp",
+        "Chat",
+    ]
     assert file.dependency == ["gen/orders/v1/orders.proto", "linkspan/options.proto"]
 
 
@@ -99,6 +142,12 @@ WRONG = {
     "request is a value": ("get = query(7, A)", "has the request 7, which is no message class"),
     "response is a list": ("get = query(A, list[A])", "has the response list"),
     "stream of no message": ("get = query(A, stream(int))", "has the response <class 'int'>"),
+    "stream of no message, asked": ("get = query(stream(int), A)", "has the request <class 'int'>"),
+    "stream with an answer mode": ("get = command(A, stream(A), answer='now')", "answered now and never stored: leave out 'answer'"),
+    "stream that expires": ("get = command(stream(A), A, expires=5)", "answered now and never stored: leave out 'answer' and 'expires'"),
+    "command with a budget": ("get = command(A, A, budget=5)", "A command without a stream has no budget: leave it out"),
+    "stream with negative staleness": ("get = query(A, stream(A), staleness=-1)", "staleness -1: give seconds, 0 or more"),
+    "stream without a budget": ("get = command(A, stream(A), budget=0)", "budget 0: give seconds, more than 0"),
     "request is an event": ("get = query(E, A)", "events are published; take a Message"),
     "event is no message": ("made = event(int)", "which is no message class: name a generated one"),
     "negative staleness": ("get = query(A, A, staleness=-1)", "staleness -1: give seconds, 0 or more"),
@@ -159,6 +208,8 @@ def test_proto_first_takes_its_names_from_the_proto_file() -> None:
         ("get_it = query(GetOrderRequest, OrderPlaced)", "not in the .proto file: name one of 'GetOrder', 'WatchURL', 'PlaceOrder'"),
         ("get_order = query(GetOrderRequest, GetOrderRequest)", "write 'gen.orders.v1.GetOrderRequest' and 'gen.orders.v1.OrderPlaced'"),
         ("watch_url = query(GetOrderRequest, OrderPlaced)", "is unary here and server_streaming in its .proto file"),
+        ("watch_url = query(stream(GetOrderRequest), OrderPlaced)", "is client_streaming here and server_streaming in its .proto file"),
+        ("watch_url = query(stream(GetOrderRequest), stream(OrderPlaced))", "is bidi_streaming here and server_streaming in its .proto"),
         ("get_order = command(GetOrderRequest, OrderPlaced)", "no side effects in its .proto file: declare it with query()"),
     ],
 )

@@ -60,6 +60,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "reacting to a message": (lambda: Service("mail").on(Found), "name an Event class, or event(...) of a contract"),  # type: ignore[type-var]
     "keyless event": (lambda: Service("mail").on(Keyless), "Event 'app.shop.v1.Keyless' has no order key: mark one field"),
     "sync handler": (lambda: Service("mail").on(Placed)(sync), "which is not async: write async def"),  # type: ignore[arg-type]
+    "stream that returns": (lambda: streaming(find_nothing), "which yields nothing: write async def with yield"),
     "sync operation": (lambda: Service("a", Orders).handles(Orders.find)(lambda _, request: request), "which is not async"),  # type: ignore[arg-type, return-value]
 }
 
@@ -76,10 +77,12 @@ def unhandled() -> Service:
     return service
 
 
-def streaming() -> Service:
+def streaming(handler: Any = None) -> Service:
     declared = other_contract()
     service = Service("others", declared.Others)
     service.handles(declared.Others.ask)(find_nothing)
+    if handler is not None:
+        service.handles(declared.Others.watch)(handler)
     return service
 
 
@@ -92,7 +95,7 @@ def later() -> Service:
 
 NEVER: dict[str, tuple[Callable[[], list[Service]], str]] = {
     "unhandled operation": (lambda: [unhandled()], "no handler for 'app.shop.v1.Orders.Find': add @orders.handles(Orders.find)"),
-    "stream": (lambda: [streaming()], "a stream, yet: take it out of the contract"),
+    "unhandled stream": (lambda: [streaming()], "has no handler for 'declared"),
     "later without key": (lambda: [later()], "answers later without an order key: mark a field with key=True"),
     "same name twice": (lambda: [Service("mail"), Service("mail")], "Two services are called 'mail': rename one"),
     "same contract twice": (

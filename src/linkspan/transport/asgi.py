@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from connectrpc.code import Code as WireCode
+from connectrpc.errors import ConnectError
 from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
 from connectrpc.server import ConnectASGIApplication, Endpoint as WireEndpoint
 
 from linkspan.errors import Code, Error
-from linkspan.transport.endpoint import Inbound
+from linkspan.streaming import lone
+from linkspan.transport.endpoint import Endpoint, Inbound
 from linkspan.transport.unary import MAX_MESSAGE_BYTES
-from linkspan.transport.wire import CONTENT_LENGTH, BinaryCodec, CappedGzip, JsonCodec, connect_error, error_body, http_status
+from linkspan.transport.wire import (
+    CONTENT_LENGTH,
+    BinaryCodec,
+    CappedGzip,
+    JsonCodec,
+    connect_error,
+    error_body,
+    error_from,
+    http_status,
+    registry_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 
-    from connectrpc.errors import ConnectError
     from connectrpc.request import RequestContext
 
     from linkspan.operation import Operation
-    from linkspan.transport.endpoint import Answers, Endpoint
+    from linkspan.transport.endpoint import Answers, StreamEndpoint
 
     Scope: TypeAlias = MutableMapping[str, Any]
     Message: TypeAlias = MutableMapping[str, Any]
@@ -30,6 +42,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Application"]
 
+_STREAM_TYPES: Final = {
+    (False, False): StreamType.UNARY,
+    (False, True): StreamType.SERVER_STREAM,
+    (True, False): StreamType.CLIENT_STREAM,
+    (True, True): StreamType.BIDI_STREAM,
+}
 _NOISE: Final = frozenset({b"vary", b"content-encoding"})  # nothing is compressed, so neither says anything
 
 
@@ -41,23 +59,65 @@ def _method_of(operation: Operation[Any, Any]) -> MethodInfo[Any, Any]:
         input=operation.request,
         output=operation.response,
         idempotency_level=IdempotencyLevel.UNKNOWN,
-        stream_type=StreamType.UNARY,
+        stream_type=_STREAM_TYPES[operation.client_streaming, operation.server_streaming],
     )
 
 
-def _wire_endpoint(endpoint: Endpoint, answers: Answers) -> WireEndpoint[Any, Any]:
+def _inbound(context: RequestContext[Any, Any]) -> Inbound:
+    left = context.timeout_ms
+    return Inbound(dict(context.request_headers.items()), None if left is None else left / 1000, context.client_address or "")
+
+
+def _wire_endpoint(endpoint: Endpoint | StreamEndpoint, answers: Answers) -> WireEndpoint[Any, Any]:
+    if not isinstance(endpoint, Endpoint):
+        return _wire_stream(endpoint, answers)
+
     async def answer(request: Any, context: RequestContext[Any, Any]) -> Any:
-        left = context.timeout_ms
-        inbound = Inbound(dict(context.request_headers.items()), None if left is None else left / 1000, context.client_address or "")
         try:
-            return await answers.answer(endpoint, request, inbound)
+            return await answers.answer(endpoint, request, _inbound(context))
         except Error as error:
             raise _told(error, endpoint, answers) from None
 
     return WireEndpoint.unary(_method_of(endpoint.operation), answer)
 
 
-def _told(error: Error, endpoint: Endpoint, answers: Answers) -> ConnectError:
+def _wire_stream(endpoint: StreamEndpoint, answers: Answers) -> WireEndpoint[Any, Any]:
+    operation = endpoint.operation
+
+    async def stream(requests: AsyncIterator[Any], context: RequestContext[Any, Any]) -> AsyncGenerator[Any, None]:
+        async with aclosing(answers.stream(endpoint, requests, _inbound(context))) as responses:
+            try:
+                async for response in responses:
+                    yield response
+            except Error as error:
+                raise _told(error, endpoint, answers) from None
+
+    def watch(request: Any, context: RequestContext[Any, Any]) -> AsyncIterator[Any]:
+        return stream(lone(request), context)
+
+    def chat(requests: AsyncIterator[Any], context: RequestContext[Any, Any]) -> AsyncIterator[Any]:
+        return stream(_coded(requests, endpoint), context)
+
+    async def upload(requests: AsyncIterator[Any], context: RequestContext[Any, Any]) -> Any:
+        async with aclosing(stream(_coded(requests, endpoint), context)) as responses:
+            return await anext(responses)
+
+    method = _method_of(operation)
+    if not operation.client_streaming:
+        return WireEndpoint.server_stream(method, watch)
+    return WireEndpoint.bidi_stream(method, chat) if operation.server_streaming else WireEndpoint.client_stream(method, upload)
+
+
+async def _coded(requests: AsyncIterator[Any], endpoint: StreamEndpoint) -> AsyncGenerator[Any, None]:
+    """Yield the requests; what is wrong with them reaches the handler as our own error."""
+    try:
+        async for request in requests:
+            yield request
+    except ConnectError as error:
+        raise error_from(error, registry_of(endpoint.operation.request)) from None
+
+
+def _told(error: Error, endpoint: Endpoint | StreamEndpoint, answers: Answers) -> ConnectError:
     try:
         return connect_error(error)
     except Exception as bug:  # noqa: BLE001 - a detail with wrong values: the handler's fault, like what else it may raise
@@ -67,7 +127,7 @@ def _told(error: Error, endpoint: Endpoint, answers: Answers) -> ConnectError:
 class _Connect(ConnectASGIApplication[None]):
     """connectrpc's application over endpoints that exist already."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], answers: Answers, max_message_bytes: int) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint | StreamEndpoint], answers: Answers, max_message_bytes: int) -> None:
         known: Mapping[str, WireEndpoint[Any, Any]] = {each.operation.path: _wire_endpoint(each, answers) for each in endpoints}
 
         def endpoints_of(_service: None) -> Any:
@@ -92,13 +152,14 @@ class Application:
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[Endpoint | StreamEndpoint],
         answers: Answers,
         *,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         extra_app: ASGIApp | None = None,
     ) -> None:
         self._paths = frozenset(endpoint.operation.path for endpoint in endpoints)
+        self._streams = frozenset(endpoint.operation.path for endpoint in endpoints if not isinstance(endpoint, Endpoint))
         self._services = frozenset(path.rpartition("/")[0] for path in self._paths)
         self._connect: Any = _Connect(endpoints, answers, max_message_bytes)
         self._max_bytes = max_message_bytes
@@ -127,7 +188,7 @@ class Application:
             if not value.isascii():  # names are: the parser takes tokens only
                 return 400, Code.INVALID_ARGUMENT, "Reading a header failed: header values are ASCII, encode others."
             if name == CONTENT_LENGTH:
-                if int(value) > self._max_bytes:
+                if int(value) > self._max_bytes and scope["path"] not in self._streams:  # their messages are bounded, each
                     text = f"Request of {int(value)} bytes exceeds {self._max_bytes}: send smaller messages."
                     return http_status(Code.RESOURCE_EXHAUSTED), Code.RESOURCE_EXHAUSTED, text
             elif name == b"content-type":

@@ -1,12 +1,15 @@
-"""Unary Connect calls to one address: a protobuf message by POST over our own transport, answered by one or by a coded error."""
+"""Connect calls to one address: a protobuf message by POST over our own transport, answered by one or by a coded error; and streams."""
 
 from __future__ import annotations
 
 import re
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from linkspan.errors import Code, Error
-from linkspan.transport.http import TRANSPORT_HEADERS, HttpTransport
+from linkspan.transport.connect_stream import connect_stream
+from linkspan.transport.http import TRANSPORT_HEADERS, HttpTransport, PoolLimits
+from linkspan.transport.http_stream import StreamConnections
 from linkspan.transport.unary import (
     MAX_MESSAGE_BYTES,
     PROTO,
@@ -20,13 +23,13 @@ from linkspan.transport.unary import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from protobuf import Registry
 
     from linkspan.operation import Operation
     from linkspan.ports import Runtime
-    from linkspan.transport.http import Answer, PoolLimits
+    from linkspan.transport.http import Answer
 
 __all__ = ["ConnectChannel"]
 
@@ -52,6 +55,8 @@ class ConnectChannel:
     ) -> None:
         self._transport = HttpTransport(address, clock=runtime.clock, limits=pool, max_response_bytes=max_message_bytes, tls=tls)
         self.address = self._transport.address.text
+        limits = pool or PoolLimits()
+        self._streams = StreamConnections(self._transport.address, limits=limits, max_bytes=max_message_bytes, tls=tls)
         self._heads: dict[str, str] = {}
         self._registries: dict[str, Registry] = {}
         self._names: set[str] = set()
@@ -82,8 +87,24 @@ class ConnectChannel:
             self._check(operation, answer, kind.partition(";")[0].strip().lower(), coding)
         return PROTO.read(answer.body, operation.response, Code.INTERNAL)
 
+    async def stream(
+        self, operation: Operation[Any, Any], requests: AsyncIterator[Any], *, headers: Mapping[str, str], timeout: float
+    ) -> AsyncGenerator[Any, None]:
+        """Call an operation with a stream: send its requests, and yield its responses. One is a stream, too.
+
+        `timeout` (seconds, may be infinite) travels as `connect-timeout-ms`; ending what takes longer is the caller's, by
+        closing this. Raises `Error`, or what the requests raise.
+        """
+        lines = self._lines(operation, headers)
+        registry = self._registry(operation)
+        responses = connect_stream(self._streams, operation, requests, lines=lines, timeout=timeout, registry=registry)
+        async with aclosing(responses):
+            async for response in responses:
+                yield response
+
     async def aclose(self) -> None:
         """Close the connections; calls in flight end with UNAVAILABLE. Idempotent."""
+        await self._streams.aclose()
         await self._transport.aclose()
 
     def _head(self, operation: Operation[Any, Any]) -> str:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 from linkspan.errors import Code, Error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
     from protobuf import Message
 
     from linkspan.operation import Operation
     from linkspan.ports import Ids
 
-__all__ = ["LATE", "Answers", "Endpoint", "Inbound"]
+__all__ = ["LATE", "Answers", "Endpoint", "Inbound", "StreamEndpoint"]
 
 LATE: Final = "Request timed out"
 """connectrpc's words for a deadline that has passed: one text, whoever notices it first."""
@@ -42,6 +42,17 @@ class Endpoint:
     serve: Callable[[Any, Inbound], Awaitable[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class StreamEndpoint:
+    """An operation with a stream, and what answers it: takes requests (one, unless the caller streams) and yields responses.
+
+    Closing the responses ends the handler and waits for its clean-up. Where the operation has one response, one is yielded.
+    """
+
+    operation: Operation[Any, Any]
+    serve: Callable[[AsyncIterator[Any], Inbound], AsyncGenerator[Any, None]]
+
+
 class Answers:
     """Runs endpoints for a server. `stopping` says that a cancelled handler was cut by the server's end."""
 
@@ -57,23 +68,44 @@ class Answers:
             raise Error(Code.DEADLINE_EXCEEDED, LATE)
         try:
             response = await endpoint.serve(request, inbound)
-        except Error:
-            raise
-        except asyncio.CancelledError as error:
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything; none of its text may reach the peer
+            raise self._told(operation, error) from None
+        self._check(operation, response)
+        return response
+
+    async def stream(self, endpoint: StreamEndpoint, requests: AsyncIterator[Any], inbound: Inbound) -> AsyncGenerator[Any, None]:
+        """Yield the response messages; one where the operation has one. Raises as `answer` does.
+
+        Closing it ends the handler and waits for its clean-up.
+        """
+        operation = endpoint.operation
+        if inbound.timeout is not None and inbound.timeout <= 0:
+            raise Error(Code.DEADLINE_EXCEEDED, LATE)
+        responses = endpoint.serve(requests, inbound)
+        try:
+            async for response in responses:
+                self._check(operation, response)
+                yield response
+        except BaseException as error:  # noqa: BLE001 - as above
+            raise self._told(operation, error) from None
+        finally:
+            await responses.aclose()
+
+    def _told(self, operation: Operation[Any, Any], error: BaseException) -> BaseException:
+        """Return what to raise for what a handler raised."""
+        if isinstance(error, Error | GeneratorExit):
+            return error
+        if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             if task is None or not task.cancelling():  # raised by the handler: a bug like any other
-                raise self.bug(operation.path, error) from None
-            if self.stopping:
-                raise Error(Code.UNAVAILABLE, "The server is shutting down: call another instance.") from None
-            raise
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a handler may raise anything; none of its text may reach the peer
-            raise self.bug(operation.path, error) from None
+                return self.bug(operation.path, error)
+            return Error(Code.UNAVAILABLE, "The server is shutting down: call another instance.") if self.stopping else error
+        return self.bug(operation.path, error)
+
+    def _check(self, operation: Operation[Any, Any], response: Any) -> None:
         if not isinstance(response, operation.response):
             wrong = TypeError(f"'{operation.path}' returned a {type(response).__name__}: return a {operation.response.__name__}")
             raise self.bug(operation.path, wrong)
-        return response
 
     def unwritable(self, response: Message, error: Exception) -> Error:
         """Return what to tell a peer whose answer holds values of wrong types."""

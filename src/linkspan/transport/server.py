@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from linkspan.errors import SetupError
-from linkspan.transport.endpoint import Answers, Endpoint, Inbound
+from linkspan.transport.endpoint import Answers, Endpoint, Inbound, StreamEndpoint
 from linkspan.transport.fast import FastProtocol, UnaryCalls
 from linkspan.transport.guard import GuardedProtocol, GuardLimits, Watch
 from linkspan.transport.mount import without_prefix
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from linkspan.ports import Runtime, Timer
     from linkspan.transport.asgi import ASGIApp, Receive, Scope, Send
 
-__all__ = ["DirectServer", "Endpoint", "Inbound"]
+__all__ = ["DirectServer", "Endpoint", "Inbound", "StreamEndpoint"]
 
 _BACKLOG: Final = 2048
 _SWEEP_SECONDS: Final = 1.0
@@ -39,7 +39,7 @@ class DirectServer:
 
     def __init__(  # noqa: PLR0913 - each is a keyword of its own
         self,
-        endpoints: Iterable[Endpoint],
+        endpoints: Iterable[Endpoint | StreamEndpoint],
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -60,7 +60,8 @@ class DirectServer:
         self._watch = Watch(runtime.clock)
         self._state = ServerState()
         self._limits = GuardLimits(max_discard_bytes=2 * max_message_bytes)
-        calls = UnaryCalls(self._endpoints, self._answers, clock=runtime.clock, max_bytes=max_message_bytes, prefix=prefix)
+        unary = [endpoint for endpoint in self._endpoints if isinstance(endpoint, Endpoint)]
+        calls = UnaryCalls(unary, self._answers, clock=runtime.clock, max_bytes=max_message_bytes, prefix=prefix)
         self._calls = calls if fast else None
         self._application: ASGIApp | None = None
         self._config = uvicorn.Config(

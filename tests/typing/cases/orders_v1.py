@@ -74,3 +74,5 @@ class Orders(ServiceContract):
     place_order = command(PlaceOrder, Order)
     get_order = query(GetOrder, Order, staleness=2.0)
     watch = query(WatchOrders, stream(Order))
+    import_orders = command(stream(PlaceOrder), Order)
+    chat = command(stream(PlaceOrder), stream(Order))

@@ -2,7 +2,7 @@ from typing import Literal, assert_type
 
 from orders_v1 import Card, GetOrder, Line, Order, OrderPlaced, Orders, PlaceOrder, Status, WatchOrders
 
-from linkspan import Command, Duration, Oneof, Query, ServerStream, Timestamp
+from linkspan import BidiStream, ClientStream, Command, Duration, Oneof, Query, ServerStream, Timestamp
 
 CardPay = Oneof[Literal["card"], Card]
 
@@ -25,6 +25,8 @@ assert_type(same, Order)
 assert_type(Orders.get_order, Query[GetOrder, Order])
 assert_type(Orders.place_order, Command[PlaceOrder, Order])
 assert_type(Orders.watch, ServerStream[WatchOrders, Order])
+assert_type(Orders.import_orders, ClientStream[PlaceOrder, Order])
+assert_type(Orders.chat, BidiStream[PlaceOrder, Order])
 assert_type(Orders.get_order.request, type[GetOrder])
 assert_type(OrderPlaced(order_id="7").order_id, str)
 assert_type(Duration.from_seconds(3).to_seconds(), float)

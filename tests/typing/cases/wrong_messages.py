@@ -40,6 +40,8 @@ class WrongOperations(ServiceContract):
     a = query(str, Order)  # wrong: request that is no message
     b = query(GetOrder, int)  # wrong: response that is no message
     c = query(GetOrder, stream(int))  # wrong: stream of no message
-    d = command(GetOrder, stream(Order))  # wrong: command that streams
+    d = command(GetOrder, stream(Order), answer="now")  # wrong: answer mode of a stream
+    g = command(stream(int), Order)  # wrong: stream of no message in a request
+    h = command(GetOrder, Order, budget=5)  # wrong: budget of a command without a stream
     e = command(GetOrder, Order, answer="soon")  # wrong: unknown answer mode
     f = query(GetOrder, Order, answer="now")  # wrong: answer mode of a query
