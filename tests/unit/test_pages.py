@@ -63,3 +63,18 @@ def test_configuration_names_each_variable() -> None:
     read = {name for source in sources for name in re.findall(r"environ(?:\.get)?[\[(]\"(LINKSPAN_[A-Z_]+)", source)}
 
     assert read == set(re.findall(r"`(LINKSPAN_[A-Z_]+)`", text("reference/configuration.md")))
+
+
+def test_every_test_that_guarantees_name_exists() -> None:
+    """A promise is worth its test."""
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text("explanation/guarantees.md"))
+    missing = [(file, name) for file, name in named if not (ROOT / file).exists() or f"def {name}" not in (ROOT / file).read_text("utf-8")]
+
+    assert len(named) > 15
+    assert missing == []
+
+
+def test_every_row_of_the_guarantees_names_a_test() -> None:
+    rows = [line for line in text("explanation/guarantees.md").splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+
+    assert [row for row in rows if "`tests/" not in row] == []
