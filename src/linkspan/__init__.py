@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from linkspan.client import Client
     from linkspan.context import Context
     from linkspan.handler import Handler, Middleware
+    from linkspan.identity import Identity
     from linkspan.service import Service
     from linkspan.work import Limits
 
@@ -68,6 +69,7 @@ __all__ = [
     "Fixed64",
     "Float32",
     "Handler",
+    "Identity",
     "Int32",
     "Limits",
     "Message",
@@ -100,6 +102,7 @@ _LAZY = {
     "Client": "client",
     "Context": "context",
     "Handler": "handler",
+    "Identity": "identity",
     "Limits": "work",
     "Middleware": "handler",
     "Service": "service",

@@ -168,7 +168,7 @@ def _headers(ctx: Context) -> dict[str, str]:
     headers = {"traceparent": ctx.trace, "idempotency-key": ctx.key, "linkspan-caller": ctx.service}
     if ctx.correlation != ctx.key:
         headers["linkspan-correlation"] = ctx.correlation
-    return headers
+    return headers | ctx.headers
 
 
 def _streaming_wire(channel: ConnectChannel, operation: Operation[Any, Any]) -> Handler:

@@ -14,6 +14,7 @@ from linkspan.trace import child_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 
+    from linkspan.identity import Certificate, Identity
     from linkspan.message import Event
     from linkspan.operation import BidiStream, ClientStream, Command, EventType, Operation, Query, ServerStream
     from linkspan.ports import Outgoing, Runtime, Session, Store, Unit, Value
@@ -144,7 +145,9 @@ class Context(msgspec.Struct, eq=False):
     """One request on its way through handlers and middleware.
 
     `id` is the message's or call's id, `key` its idempotency key, `attempt` counts from 1, `deadline` is a moment on the
-    runtime's monotonic clock, `parent` the W3C traceparent that came in, `caller` the name the other side gave.
+    runtime's monotonic clock, `parent` the W3C traceparent that came in, `caller` the name the other side gave. `identity` is
+    who calls as proven by a middleware, None where nothing was proven, and always on the durable path. `certificate` is the
+    verified client certificate of the connection; `same_process` says that a service of this very process calls.
     `emit` hands on one response of a stream, None where there is one answer; a middleware that must see each response
     puts its own in its place.
     """
@@ -166,6 +169,21 @@ class Context(msgspec.Struct, eq=False):
     _trace: str = ""
     _tx: Transaction | None = None
     _ordinal: int = 0
+    identity: Identity | None = None
+    certificate: Certificate | None = None
+    same_process: bool = False
+    _headers: dict[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Context({self.operation!r}, id={self.id!r})"  # headers and claims are nobody's business
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers that came with a call, names in lower case; on the client's side, those that middleware adds to it."""
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = {}
+        return headers
 
     @property
     def service(self) -> str:

@@ -242,6 +242,9 @@ class RunningService:
             headers.get("linkspan-caller", "")[:128],
             self.runtime.clock.monotonic() + (most if inbound.timeout is None else inbound.timeout),
             read_only=handled.operation is None or handled.operation.kind == "query",
+            certificate=inbound.origin.certificate,
+            same_process=inbound.origin.same_process,
+            _headers=cast("dict[str, str]", headers),
         )
 
     def transaction(self) -> ServiceTransaction:

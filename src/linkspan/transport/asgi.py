@@ -12,7 +12,7 @@ from connectrpc.server import ConnectASGIApplication, Endpoint as WireEndpoint
 
 from linkspan.errors import Code, Error
 from linkspan.streaming import lone
-from linkspan.transport.endpoint import Endpoint, Inbound
+from linkspan.transport.endpoint import ORIGIN, OUTSIDE, Endpoint, Inbound
 from linkspan.transport.unary import MAX_MESSAGE_BYTES
 from linkspan.transport.wire import (
     CONTENT_LENGTH,
@@ -65,7 +65,8 @@ def _method_of(operation: Operation[Any, Any]) -> MethodInfo[Any, Any]:
 
 def _inbound(context: RequestContext[Any, Any]) -> Inbound:
     left = context.timeout_ms
-    return Inbound(dict(context.request_headers.items()), None if left is None else left / 1000, context.client_address or "")
+    seconds = None if left is None else left / 1000
+    return Inbound(dict(context.request_headers.items()), seconds, context.client_address or "", ORIGIN.get())
 
 
 def _wire_endpoint(endpoint: Endpoint | StreamEndpoint, answers: Answers) -> WireEndpoint[Any, Any]:
@@ -179,6 +180,7 @@ class Application:
         if refusal is not None:
             await _refuse(send, *refusal)
             return
+        ORIGIN.set(scope.get("extensions", {}).get(ORIGIN.name, OUTSIDE))
         await self._connect(scope, receive, _Reply(send))
 
     def _unfit(self, scope: Scope) -> tuple[int, Code, str] | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from linkspan.errors import Code, Error
 
@@ -14,15 +15,29 @@ if TYPE_CHECKING:
 
     from protobuf import Message
 
+    from linkspan.identity import Certificate
     from linkspan.operation import Operation
     from linkspan.ports import Ids
 
-__all__ = ["LATE", "Answers", "Endpoint", "Inbound", "StreamEndpoint"]
+__all__ = ["INSIDE", "LATE", "ORIGIN", "OUTSIDE", "Answers", "Endpoint", "Inbound", "Origin", "StreamEndpoint"]
 
 LATE: Final = "Request timed out"
 """connectrpc's words for a deadline that has passed: one text, whoever notices it first."""
 
 logger = logging.getLogger("linkspan.transport")
+
+
+class Origin(NamedTuple):
+    """What a connection proves about who calls."""
+
+    certificate: Certificate | None = None
+    same_process: bool = False
+
+
+OUTSIDE: Final = Origin()
+INSIDE: Final = Origin(same_process=True)
+ORIGIN: Final[ContextVar[Origin]] = ContextVar("origin", default=OUTSIDE)
+"""The origin of the request in hand on its way through connectrpc, which passes on nothing of the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +47,7 @@ class Inbound:
     headers: Mapping[str, str]
     timeout: float | None
     peer: str
+    origin: Origin = OUTSIDE
 
 
 @dataclass(frozen=True, slots=True)

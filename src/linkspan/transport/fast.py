@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from linkspan.ports import Clock, Timer
-    from linkspan.transport.endpoint import Answers, Endpoint
+    from linkspan.transport.endpoint import Answers, Endpoint, Origin
     from linkspan.transport.guard import GuardLimits, Watch
     from linkspan.transport.unary import Form
 
@@ -68,7 +68,7 @@ class UnaryCalls:
         self._timer: Timer | None = None
         self._due = math.inf
 
-    async def answered(self, call: Call, peer: str) -> bytes:
+    async def answered(self, call: Call, peer: str, origin: Origin) -> bytes:
         """Run the call and return its whole response. Raises `CancelledError` only."""
         endpoint, form = call.endpoint, call.form
         try:
@@ -76,7 +76,7 @@ class UnaryCalls:
             pieces = call.pieces
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             request = form.read(body, endpoint.operation.request, Code.INVALID_ARGUMENT)
-            response = await self._answers.answer(endpoint, request, Inbound(call.headers, left, peer))
+            response = await self._answers.answer(endpoint, request, Inbound(call.headers, left, peer, origin))
             try:
                 body = form.write(response)
             except UNWRITABLE as error:
@@ -254,7 +254,7 @@ class FastProtocol(GuardedProtocol):
     async def _answer(self, call: Call) -> None:
         task = call.task
         try:
-            response = await self._calls.answered(call, self._peer)
+            response = await self._calls.answered(call, self._peer, self.origin)
             if self.flow.write_paused:
                 await self.flow.drain()
         finally:

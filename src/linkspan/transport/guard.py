@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from linkspan.errors import Code
+from linkspan.identity import Certificate
+from linkspan.transport.endpoint import ORIGIN, OUTSIDE, Origin
 from linkspan.transport.unary import error_body
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._quiet_since = 0.0
         self.reading_since = 0.0
         self.current: RequestResponseCycle | None = None
+        self.origin = OUTSIDE
         self._in_head = True
         self._head_bytes = self._chunk_bytes = 0
         self._discarded = 0
@@ -107,6 +110,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self.flow = _BoundedFlow(transport, self.pipeline)
         self._watch.connections.add(self)
         self._quiet_since = self._clock.monotonic()
+        facts = transport.get_extra_info("peercert")
+        if facts:
+            self.origin = Origin(Certificate.read(facts))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request in hand, which uvicorn forgets when others wait behind it, and the server, which may wait for its end."""
@@ -154,6 +160,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def begin_request(self) -> None:
         """Serve a request whose headers are complete and within bounds."""
+        if self.origin is not OUTSIDE:
+            scope: Any = self.scope
+            scope["extensions"] = {**scope.get("extensions", {}), ORIGIN.name: self.origin}
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

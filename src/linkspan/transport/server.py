@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from linkspan.errors import SetupError
-from linkspan.transport.endpoint import Answers, Endpoint, Inbound, StreamEndpoint
+from linkspan.transport.endpoint import INSIDE, Answers, Endpoint, Inbound, StreamEndpoint
 from linkspan.transport.fast import FastProtocol, UnaryCalls
 from linkspan.transport.guard import GuardedProtocol, GuardLimits, Watch
 from linkspan.transport.mount import without_prefix
@@ -121,9 +121,14 @@ class DirectServer:
 
     def _protocol(self) -> GuardedProtocol:
         clock, limits, watch = self._runtime.clock, self._limits, self._watch
-        if self._calls is None:
-            return GuardedProtocol(self._config, self._state, clock=clock, limits=limits, watch=watch)
-        return FastProtocol(self._config, self._state, clock=clock, limits=limits, watch=watch, calls=self._calls)
+        made = (
+            GuardedProtocol(self._config, self._state, clock=clock, limits=limits, watch=watch)
+            if self._calls is None
+            else FastProtocol(self._config, self._state, clock=clock, limits=limits, watch=watch, calls=self._calls)
+        )
+        if self._prefix:
+            made.origin = INSIDE  # nobody else knows the prefix
+        return made
 
     def _sweep(self) -> None:
         self._watch.check()
