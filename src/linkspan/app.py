@@ -113,6 +113,7 @@ class App:
         self.broker: Broker | None = None
         self.embedded: EmbeddedServer | None = None
         self.drifts: list[Drift] = []
+        self.ack_wait = 30.0  # seconds until the embedded broker gives up on a reader; many where one may stand at a breakpoint
         self._caller: Caller | None = None
         self.started = asyncio.Event()
         self.check()
@@ -254,7 +255,11 @@ class App:
 
             self.embedded = server = await stack.enter_async_context(embedded_nats(self.data / "nats"))
             broker = broker_for(
-                server.url, self.runtime, user=server.user, password=server.password, options={"sync_interval": server.sync}
+                server.url,
+                self.runtime,
+                user=server.user,
+                password=server.password,
+                options={"sync_interval": server.sync, "ack_wait": self.ack_wait},
             )
         elif isinstance(given, str):
             broker = broker_for(given, self.runtime)

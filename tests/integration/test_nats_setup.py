@@ -248,3 +248,13 @@ async def test_logs_hold_no_secrets(tmp_path: Path, caplog: pytest.LogCaptureFix
 
     everything = json.dumps([{name: str(value) for name, value in record.__dict__.items()} for record in caplog.records])
     assert server.password not in everything
+
+
+async def test_server_of_ours_gets_the_ack_wait_of_who_runs_on_it(tmp_path: Path) -> None:
+    """`linkspan dev` waits for a day, `linkspan run` for half a minute again; neither calls the other's setting a drift."""
+    async with NatsRunner(tmp_path) as server:
+        for seconds in (86_400.0, 30.0):
+            async with opened(server, ack_wait=seconds) as broker:
+                drifts = await broker.declare([TOPIC], [(TOPIC, "g")])
+                found = await broker.admin.request("CONSUMER.INFO.shop_orders_v1_events.g")
+                assert (drifts, found["config"]["ack_wait"]) == ([], int(seconds * 1e9))

@@ -147,6 +147,9 @@ def test_app_is_found_by_its_assignment(tmp_path: Path) -> None:
 def test_folder_with_no_app_or_several_says_so(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="There is no App in the modules of this folder"):
         found_target(tmp_path)
+    (tmp_path / "a.py").write_text("app = = App()\n")
+    with pytest.raises(SetupError, match=r"and 'a\.py' cannot be parsed: mend it"):
+        found_target(tmp_path)
     (tmp_path / "a.py").write_text("app = App()\n")
     (tmp_path / "b.py").write_text("app = App()\n")
     with pytest.raises(SetupError, match="several apps in this folder: name one of a:app, b:app"):

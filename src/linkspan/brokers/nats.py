@@ -45,7 +45,7 @@ STUCK = 30.0
 _CLOSE_LIMIT = 2.0
 _SWEEP = 0.5
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-_OURS = {"replicas", "publish_timeout", "sync_interval", "monitoring", "any_server_version"}
+_OURS = {"ack_wait", "replicas", "publish_timeout", "sync_interval", "monitoring", "any_server_version"}
 _AUTHORIZATION = "authorization"
 # A server that refuses a login closes at once, and the reset can overtake its reason: more than one try to hear it.
 FIRST_ATTEMPTS = 3
@@ -63,7 +63,8 @@ class NatsBroker:
     """A broker on NATS JetStream, server 2.15 or newer.
 
     `options` go to nats-py's `connect` (TLS, `user_credentials`, `nkeys_seed`, ...) except for our own: `replicas` of new streams,
-    `publish_timeout` in seconds, `sync_interval` ("always" where the server's configuration is ours, for `attest`), `monitoring`
+    `publish_timeout` in seconds, `ack_wait` in seconds (on a server of ours: existing consumers get it), `sync_interval` ("always"
+    where the server's configuration is ours, for `attest`), `monitoring`
     (its HTTP address, for `attest`), `any_server_version` (accept one older than 2.15).
     """
 
@@ -181,7 +182,9 @@ class NatsBroker:
             raise
         self._inbox = inbox.encode() + b"."
         self._max_payload = client.max_payload
-        self._admin = Admin(client, self.runtime.clock, replicas=int(self.settings.get("replicas", 1)))
+        self._admin = Admin(
+            client, self.runtime.clock, replicas=int(self.settings.get("replicas", 1)), ack_wait=self.settings.get("ack_wait")
+        )
         self._client, self._wire = client, link
         self._link = link if client.is_connected else None
 

@@ -52,10 +52,11 @@ def _plain(name: str, what: str) -> str:
 class Admin:
     """JetStream's API by requests on one connection."""
 
-    def __init__(self, client: Client, clock: Clock, *, replicas: int = 1, timeout: float = 5.0) -> None:
+    def __init__(self, client: Client, clock: Clock, *, replicas: int = 1, ack_wait: float | None = None, timeout: float = 5.0) -> None:
         self._client = client
         self._clock = clock
         self._replicas = replicas
+        self._ack_wait = ack_wait
         self._timeout = timeout
         self._calls: set[asyncio.Task[Msg]] = set()
         self._closed = False
@@ -96,7 +97,7 @@ class Admin:
             "durable_name": name,
             "deliver_policy": "all",
             "ack_policy": "explicit",
-            "ack_wait": int(ACK_WAIT * 1e9),
+            "ack_wait": int((self._ack_wait or ACK_WAIT) * 1e9),
             "max_deliver": -1,
             "max_ack_pending": MAX_ACK_PENDING,
             "replay_policy": "instant",
@@ -111,7 +112,11 @@ class Admin:
             body = {"stream_name": stream, "action": "create", "config": wanted}
             await self.request(f"CONSUMER.CREATE.{stream}.{name}", body)
             return []
-        return _compare(f"consumer '{name}' of stream '{stream}'", wanted | unset, found["config"])
+        config = found["config"]
+        if self._ack_wait and config.get("ack_wait") != wanted["ack_wait"]:
+            config["ack_wait"] = wanted["ack_wait"]
+            await self.request(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "action": "update", "config": config})
+        return _compare(f"consumer '{name}' of stream '{stream}'", wanted | unset, config)
 
     async def stream(self, topic: str) -> dict[str, Any]:
         """Return a topic's stream settings. Raises `Error(NOT_FOUND)`."""

@@ -1,4 +1,4 @@
-"""The commands of the first ten minutes: `new`, `call`."""
+"""The commands of the first ten minutes: `new`, `dev`, `call`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ AppOption = Annotated[
 def add_to(cli: typer.Typer) -> None:
     """Give the command line these commands."""
     cli.command(epilog="Example: linkspan new shop")(new)
+    cli.command(epilog="Examples: linkspan dev, or for one of several apps: linkspan dev shop:app --level debug")(dev)
     cli.command(epilog='Example: linkspan call place_order \'{"orderId": "7"}\'')(call)
 
 
@@ -29,6 +30,26 @@ def new(name: Annotated[str, typer.Argument(help="The name of the project and it
     typer.echo(f"Made {name}: {', '.join(made)}.\n")
     for line in next_commands(name):
         typer.echo(f"  {line}")
+
+
+def dev(
+    target: Annotated[
+        str, typer.Argument(help="The app, as module:attribute; by default the one of this folder.", metavar="[MODULE:APP]")
+    ] = "",
+    log: Annotated[str, typer.Option(help="pretty, text, json or off; logs go to standard error.", metavar="FORM")] = "pretty",
+    level: Annotated[str, typer.Option(help="The lowest level to log: debug, info, warning or error.", metavar="LEVEL")] = "warning",
+    *,
+    reload: Annotated[bool, typer.Option("--reload/--no-reload", help="Start anew when a file is saved.")] = True,
+) -> None:
+    """Run an app while you write it: it starts anew when a file is saved, and its time rests while a debugger holds it."""
+    from linkspan.cli.dev import check_target, develop  # noqa: PLC0415 - only here
+    from linkspan.cli.folder import found_target  # noqa: PLC0415 - only here
+    from linkspan.telemetry.logs import check_form  # noqa: PLC0415 - only here
+
+    check_form(log, level)
+    target = target or found_target(Path.cwd())
+    check_target(target)
+    raise typer.Exit(asyncio.run(develop(target, log, level, reload=reload)))
 
 
 def _operation_names(incomplete: str) -> list[str]:

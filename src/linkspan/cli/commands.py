@@ -56,7 +56,7 @@ def run(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Run just this service of the app; repeat for more.", metavar="NAME")
     ] = None,
-    log: Annotated[str, typer.Option(help="json, text or off; logs go to standard error.", metavar="FORM")] = "text",
+    log: Annotated[str, typer.Option(help="json, text, pretty or off; logs go to standard error.", metavar="FORM")] = "text",
     level: Annotated[str, typer.Option(help="The lowest level to log: debug, info, warning or error.", metavar="LEVEL")] = "info",
 ) -> None:
     """Run an app until Ctrl-C or SIGTERM, then drain it. A second signal ends it at once."""

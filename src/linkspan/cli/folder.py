@@ -8,6 +8,7 @@ import os
 import tomllib
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from linkspan.cli.watch import syntax_error
 from linkspan.errors import SetupError
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def found_target(folder: Path) -> str:
         return named
     found = [target for file in sorted(folder.glob("*.py")) for target in _apps(file)]
     if not found:
+        broken = next((file.name for file in sorted(folder.glob("*.py")) if syntax_error(file)), "")
+        if broken:
+            raise SetupError(f"There is no App in this folder that can be read, and '{broken}' cannot be parsed: mend it, or name the app.")
         raise SetupError("There is no App in the modules of this folder: name it as module:attribute, or go to the folder that holds it.")
     if len(found) > 1:
         raise SetupError(f"There are several apps in this folder: name one of {', '.join(found)}.")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import keyword
-import os
 import re
-import shutil
 import sys
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from linkspan.cli.lines import spoken
 from linkspan.errors import SetupError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["make", "next_commands"]
 
@@ -60,15 +62,4 @@ def _text(source: str, name: str, module: str) -> str:
 
 def next_commands(name: str) -> tuple[str, str]:
     """Return the two commands that start the project, as they work in this shell."""
-    return f"cd {name}", f"{_spoken()} dev"
-
-
-def _spoken() -> str:
-    """Return how the shell finds this `linkspan`; one that uv keeps in its cache is started in the project's own environment instead."""
-    ours = Path(sys.executable).parent / "linkspan"
-    found = shutil.which("linkspan")
-    if "UV" in os.environ and "VIRTUAL_ENV" not in os.environ:
-        return "uv run linkspan"
-    if found is not None and Path(found).resolve() == ours.resolve():
-        return "linkspan"
-    return str(ours) if ours.exists() else f"{sys.executable} -m linkspan.cli"
+    return f"cd {name}", f"{spoken()} dev"

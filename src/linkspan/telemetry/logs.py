@@ -6,31 +6,16 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
 from linkspan.errors import SetupError
+from linkspan.telemetry.fields import fields_of, one_line
+from linkspan.telemetry.pretty import PrettyLines, has_colours
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["JsonLines", "PlainLines", "set_up"]
-
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what was given as `extra`, and of an exception its type and where it came from: its text may hold payload."""
-    fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-    if record.exc_info and record.exc_info[1] is not None:
-        fields.setdefault("error", type(record.exc_info[1]).__name__)
-        fields.setdefault("stack", _stack(record.exc_info[1]))
-    return fields
-
-
-def _stack(error: BaseException) -> str:
-    steps = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)]
-    return " < ".join(reversed(steps))
+__all__ = ["JsonLines", "PlainLines", "check_form", "set_up"]
 
 
 class JsonLines(logging.Formatter):
@@ -58,25 +43,32 @@ class PlainLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         moment = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
-        fields = " ".join(f"{name}={_one_line(value)}" for name, value in fields_of(record).items())
+        fields = " ".join(f"{name}={one_line(value)}" for name, value in fields_of(record).items())
         return f"{moment} {record.levelname.lower()} {record.name}: {record.getMessage()}" + (f" ({fields})" if fields else "")
 
 
-def _one_line(value: object) -> str:
-    text = str(value)
-    return text if text.isprintable() else repr(text)
+def _formatter(form: str) -> logging.Formatter:
+    if form == "pretty":
+        return PrettyLines(coloured=has_colours(sys.stderr))
+    return JsonLines() if form == "json" else PlainLines()
 
 
-def set_up(form: str, level: str) -> None:
-    """Send logs to standard error, as `json`, `text` or not at all (`off`).
-
-    All logs of the process take this form, unless its own code has given the root logger a handler: then only the package's do.
-    """
+def check_form(form: str, level: str) -> int:
+    """Return the number of a level. Raises `SetupError` for a form or level that does not exist."""
     number = logging.getLevelNamesMapping().get(level.upper())
     if not number:
         raise SetupError(f"The log level '{level}' is unknown: use debug, info, warning or error.")
-    if form not in {"json", "text", "off"}:
-        raise SetupError(f"The log form '{form}' is unknown: use json, text or off.")
+    if form not in {"json", "text", "pretty", "off"}:
+        raise SetupError(f"The log form '{form}' is unknown: use json, text, pretty or off.")
+    return number
+
+
+def set_up(form: str, level: str) -> None:
+    """Send logs to standard error, as `json`, `text`, `pretty` or not at all (`off`).
+
+    All logs of the process take this form, unless its own code has given the root logger a handler: then only the package's do.
+    """
+    number = check_form(form, level)
     ours, root = logging.getLogger("linkspan"), logging.getLogger()
     ours.setLevel(number)
     if form == "off":
@@ -84,7 +76,7 @@ def set_up(form: str, level: str) -> None:
         ours.propagate = False
         return
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if form == "json" else PlainLines())
+    handler.setFormatter(_formatter(form))
     if root.handlers:
         ours.addHandler(handler)
         ours.propagate = False
