@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field as dataclass_field
-from typing import Annotated, Any, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Unpack, cast, overload
 
 from protobuf import ScalarType
+
+if TYPE_CHECKING:
+    from linkspan.rules import ListRules, MapRules, Rules
 
 __all__ = [
     "FieldSpec",
@@ -51,13 +54,14 @@ class FieldSpec:
     key: bool = False
     pii: bool = False
     cases: dict[str, int] = dataclass_field(default_factory=dict[str, int])
+    rules: dict[str, Any] = dataclass_field(default_factory=dict[str, Any])
 
 
 @overload
-def field(number: int, /, *, key: bool = False, pii: bool = False) -> Any: ...
+def field(number: int, /, *, key: bool = False, pii: bool = False, **rules: Unpack[Rules]) -> Any: ...
 @overload
-def field(number: int, /, *, default: T, key: bool = False, pii: bool = False) -> T: ...
-def field(number: int, /, *, default: Any = MISSING, key: bool = False, pii: bool = False) -> Any:
+def field(number: int, /, *, default: T, key: bool = False, pii: bool = False, **rules: Unpack[Rules]) -> T: ...
+def field(number: int, /, *, default: Any = MISSING, key: bool = False, pii: bool = False, **rules: Unpack[Rules]) -> Any:
     """Declare a field by its number, which never changes once data with it exists.
 
     Args:
@@ -65,23 +69,25 @@ def field(number: int, /, *, default: Any = MISSING, key: bool = False, pii: boo
         default: The zero value of the type, or None for an optional field. A type checker then lets the constructor leave it out.
         key: Mark the order key: messages with the same key are handled in the order of their commits.
         pii: Mark personal data: redacted in `repr` and logs.
+        rules: What may stand in it, as in `field(2, gt=0, lte=100)` or `field(3, email=True)`: checked at the edge of every service.
     """
-    return FieldSpec("single", number, default, key, pii)
+    return FieldSpec("single", number, default, key, pii, rules=dict(rules))
 
 
-def repeated(number: int, /, *, pii: bool = False) -> list[Any]:
-    """Declare a `list[...]` field; absent reads as an empty list."""
-    return cast("list[Any]", FieldSpec("repeated", number, pii=pii))
+def repeated(number: int, /, *, pii: bool = False, **rules: Unpack[ListRules]) -> list[Any]:
+    """Declare a `list[...]` field; absent reads as an empty list. Rules: `repeated(4, min_items=1, items={"min_len": 3})`."""
+    return cast("list[Any]", FieldSpec("repeated", number, pii=pii, rules=dict(rules)))
 
 
-def mapping(number: int, /, *, pii: bool = False) -> dict[Any, Any]:
+def mapping(number: int, /, *, pii: bool = False, **rules: Unpack[MapRules]) -> dict[Any, Any]:
     """Declare a `dict[..., ...]` field; absent reads as an empty dict. Keys are `str`, `bool` or any of the integers."""
-    return cast("dict[Any, Any]", FieldSpec("map", number, pii=pii))
+    return cast("dict[Any, Any]", FieldSpec("map", number, pii=pii, rules=dict(rules)))
 
 
-def oneof(*, pii: bool = False, **cases: int) -> Any:
+def oneof(*, pii: bool = False, required: bool = False, **cases: int) -> Any:
     """Declare an attribute that holds at most one of several cases, by the number of each.
 
+    `required` refuses messages without any of them.
     The annotation names the same cases: `Oneof[Literal["card"], Card] | Oneof[Literal["iban"], str] | None = oneof(card=8, iban=9)`.
     """
-    return FieldSpec("oneof", pii=pii, cases=cases)
+    return FieldSpec("oneof", pii=pii, cases=cases, rules={"required": True} if required else {})

@@ -26,6 +26,7 @@ from protobuf.wkt.google.protobuf.descriptor_pb import (
 from linkspan.errors import SetupError
 from linkspan.fields import MISSING, FieldSpec
 from linkspan.options import OPTIONS_FILE, FieldRules, MessageRules, ext_field, ext_message
+from linkspan.rules import require_oneof, write_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -268,6 +269,9 @@ class Linker:
         if spec.kind == "map":
             built.type, built.type_name = FieldType.MESSAGE, f".{self.package}.{where.rpartition('.')[0]}.{proto.nested_type[-1].name}"
         self._mark(built, spec)
+        if spec.rules:
+            pair = proto.nested_type[-1].field if spec.kind == "map" else ()
+            self._use(*write_rules(built, spec.rules, where, pair))
         proto.field.append(built)
 
     def _map_entry(self, proto: DescriptorProto, attribute: str, hint: Any, where: str) -> _Type:
@@ -296,6 +300,8 @@ class Linker:
             )
         index = len(proto.oneof_decl)
         proto.oneof_decl.append(OneofDescriptorProto(name=_proto_name(attribute)))
+        if spec.rules:
+            self._use(*require_oneof(proto.oneof_decl[-1]))
         for case, number in spec.cases.items():
             _check_attribute(case, f"{where}.{case}")
             built = self._built(case, number, self._single(cases[case], f"{where}.{case}"), f"{where}.{case}")
@@ -323,7 +329,10 @@ class Linker:
             self._use_options()
 
     def _use_options(self) -> None:
-        self.dependencies[OPTIONS_FILE.name] = OPTIONS_FILE
+        self._use(OPTIONS_FILE.name, OPTIONS_FILE)
+
+    def _use(self, name: str, file: DescFile) -> None:
+        self.dependencies[name] = file
 
     # --- types
 

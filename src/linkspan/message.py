@@ -39,6 +39,8 @@ from linkspan.fields import (
 from linkspan.link import Declaration, check_identifier
 from linkspan.nesting import may_be_deep, too_deep
 from linkspan.options import ext_field, ext_message
+from linkspan.rules import has_expression
+from linkspan.validation import check_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -191,6 +193,8 @@ def _declare(cls: type, specs: dict[str, FieldSpec], annotations: dict[str, Any]
 
     def linked() -> None:
         _finish(cls)
+        if any(has_expression(spec.rules) for spec in specs.values()):
+            check_of(cls)
 
     contract.add(Declaration(cls, _dotted(cls, contract), specs, annotations, reserved, event, linked))
 

@@ -125,7 +125,7 @@ def _extension(name: str, extendee: str, type_name: str) -> FieldDescriptorProto
         type=FieldType.MESSAGE,
         type_name=f".linkspan.{type_name}",
         extendee=f".google.protobuf.{extendee}",
-        json_name=f"[linkspan.{name}]",
+        json_name=name,
         proto3_optional=False,
     )
 

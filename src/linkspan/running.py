@@ -22,6 +22,7 @@ from linkspan.sender import Sender, command_topic, event_topic
 from linkspan.streaming import driven, emitting, only, received
 from linkspan.trace import trace_of
 from linkspan.transport.endpoint import LATE, Endpoint, StreamEndpoint
+from linkspan.validation import check_of, checked
 from linkspan.work import Binding, frames
 
 if TYPE_CHECKING:
@@ -152,6 +153,9 @@ class RunningService:
             function, operation = handled.function, handled.operation
             if operation is not None and operation.server_streaming:
                 function = emitting(function, handled.name, operation.response)
+            check = check_of(handled.request)
+            if check is not None:
+                function = checked(check, function, each=operation is not None and operation.client_streaming)
             self._handlers[handled.name] = compose(self._middleware, function)
         return self._handlers[handled.name]
 

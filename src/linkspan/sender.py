@@ -11,9 +11,10 @@ from linkspan.context import derived_id
 from linkspan.envelope import Envelope
 from linkspan.errors import Code, Error
 from linkspan.message import is_event, key_of, package_of, type_name
-from linkspan.operation import EventType
+from linkspan.operation import EventType, Operation
 from linkspan.owner import ALL
 from linkspan.ports import Outgoing
+from linkspan.validation import Check, check_of
 
 if TYPE_CHECKING:
     from linkspan.owner import Owned
@@ -75,6 +76,10 @@ def _is_event_type(value: object) -> bool:
     return isinstance(value, EventType)
 
 
+def _is_operation(value: object) -> bool:
+    return isinstance(value, Operation)
+
+
 class _Kind(msgspec.Struct, frozen=True, gc=False):
     """What is the same for every message of a type."""
 
@@ -82,6 +87,7 @@ class _Kind(msgspec.Struct, frozen=True, gc=False):
     name: str
     full_name: str
     head: str
+    check: Check | None
 
 
 class Sender:
@@ -98,7 +104,7 @@ class Sender:
         self._stamp = ""
 
     def event(self, cause: Cause, event: Any, message: Any = None) -> Outgoing:
-        """Make an event's message. Raises `Error`: INVALID_ARGUMENT (no key, too large, not encodable), FAILED_PRECONDITION (not ours)."""
+        """Make an event's message. Raises `Error`: INVALID_ARGUMENT (no key, too large, broken rule), FAILED_PRECONDITION (not ours)."""
         if message is None:
             cls = cast("Any", type(event))
             kind = self._kinds.get(cls) or self._new_event(cls)
@@ -116,7 +122,7 @@ class Sender:
             raise Error(Code.INVALID_ARGUMENT, f"'{operation.full_name}' was given a {type(request).__name__}: send its own request.")
         if operation.kind != "command":
             raise Error(Code.INVALID_ARGUMENT, f"Cannot send '{operation.full_name}', which is a query: call it.")
-        kind = self._kinds.get(operation) or self._add(operation, operation.full_name, command_topic, operation.package)
+        kind = self._kinds.get(operation) or self._add(operation, operation.full_name, command_topic(operation.package), operation.package)
         id_ = "" if key is None else derived_id(f"{self.source}\n{key}", operation.full_name, 0)
         expires = envelopes.timestamp(self._clock.now() + operation.expires) if operation.expires else ""
         return self._outgoing(cause, kind, request, id_, expires)
@@ -130,14 +136,17 @@ class Sender:
     def _add_event(self, cls: Any) -> _Kind:
         package = package_of(cls)
         self._owned.check(package, type_name(cls))
-        return self._add(cls, type_name(cls), event_topic, package)
+        return self._add(cls, type_name(cls), event_topic(package), package)
 
-    def _add(self, what: object, full_name: str, topic: Any, package: str) -> _Kind:
-        kind = _Kind(topic(package), full_name.removeprefix(f"{package}."), full_name, envelopes.prefix(full_name, self.source))
+    def _add(self, what: Any, full_name: str, topic: str, package: str) -> _Kind:
+        check = check_of(what.request if _is_operation(what) else what)
+        kind = _Kind(topic, full_name.removeprefix(f"{package}."), full_name, envelopes.prefix(full_name, self.source), check)
         self._kinds[what] = kind
         return kind
 
     def _outgoing(self, cause: Cause, kind: _Kind, message: Any, id_: str = "", expires: str = "") -> Outgoing:
+        if kind.check is not None:
+            kind.check(message)
         key = key_of(message)
         if not key or len(key) > envelopes.MAX_KEY:
             if key:

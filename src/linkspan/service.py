@@ -15,6 +15,7 @@ from linkspan.errors import SetupError
 from linkspan.message import has_key, is_event, package_of, type_name
 from linkspan.operation import BidiStream, ClientStream, Command, EventType, Operation, Query, ServerStream, ServiceContract
 from linkspan.owner import owned
+from linkspan.validation import check_of
 from linkspan.work import Limits
 
 if TYPE_CHECKING:
@@ -173,6 +174,8 @@ class Service:
 
     def check(self) -> None:
         """Refuse a declaration that could not serve its contract. Raises `SetupError`."""
+        for handled in (*self.operations.values(), *self.events.values()):
+            check_of(handled.request)
         for contract in self.contracts:
             contract.contract.link()
             for operation in contract.operations:

@@ -266,7 +266,7 @@ def _stub_services(stubs: Mapping[Operation[Any, Any], Callable[[Any, Any], Awai
         contracts[_contract_of(operation)] = None
     services: list[Service] = []
     for contract in contracts:
-        service = Service(f"stub-{contract.full_name.replace('.', '-').replace('_', '-').lower()}", contract)
+        service = Service(f"stub-{contract.full_name.replace('.', '-').replace('_', '-').lower()}", contract, owns=())
         for operation in contract.operations:
             handles: Any = service.handles
             handles(operation)(_as_handler(operation, stubs.get(operation)))
