@@ -41,6 +41,7 @@ from linkspan.operation import (
     query,
     stream,
 )
+from linkspan.routes import Http
 
 if TYPE_CHECKING:
     from linkspan.app import App
@@ -69,6 +70,7 @@ __all__ = [
     "Fixed64",
     "Float32",
     "Handler",
+    "Http",
     "Identity",
     "Int32",
     "Limits",

@@ -21,6 +21,7 @@ from linkspan.handler import check_streams
 from linkspan.middleware import Deadline, Tracing
 from linkspan.outbox import Relay
 from linkspan.owner import check_owners
+from linkspan.routes import check_overlaps
 from linkspan.running import RunningService
 from linkspan.runtime import system
 from linkspan.stores import open_store
@@ -140,6 +141,8 @@ class App:
                 if other != service.name:
                     raise SetupError(f"'{contract.full_name}' is implemented by '{other}' and by '{service.name}': keep one.")
         check_owners((service.name, service.owned, service.contracts) for service in self.services)
+        operations = [operation for service in self.services for contract in service.contracts for operation in contract.operations]
+        check_overlaps((operation.full_name, route) for operation in operations for route in operation.routes)
 
     def _check_sharing(self, service: Service) -> None:
         sharing = self._sharing(service)
@@ -456,7 +459,7 @@ def _addresses(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, address = part.partition("=")
-        if not equals or not name or not address.startswith(("http://", "https://", "grpc://")):
+        if not equals or not name or not address.removeprefix("rest+").startswith(("http://", "https://", "grpc://")):
             raise SetupError(f"LINKSPAN_ADDRESSES has '{part}': write name=http://host:port or name=grpc://host:port, separated by commas.")
         found[name] = address
     return found

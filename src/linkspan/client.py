@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from linkspan.streaming import Emit
     from linkspan.transport.connect import ConnectChannel
     from linkspan.transport.grpc_channel import GrpcChannel
+    from linkspan.transport.rest_channel import RestChannel
 
 __all__ = ["Caller", "Client", "check_addresses"]
 
@@ -51,16 +52,20 @@ def check_addresses(addresses: Mapping[str, str]) -> None:
     if addresses:
         from linkspan.transport.grpc_address import GRPC, grpc_target  # noqa: PLC0415 - as below
         from linkspan.transport.http import parse_address  # noqa: PLC0415 - imports HTTP only where calls are made
+        from linkspan.transport.rest_channel import SCHEME, split_address  # noqa: PLC0415 - the same
 
         for address in addresses.values():
-            grpc_target(address) if address.startswith(GRPC) else parse_address(address)
+            if address.startswith(GRPC):
+                grpc_target(address)
+            else:
+                (split_address if address.startswith(SCHEME) else parse_address)(address)
 
 
 class Caller:
     """Calls operations over the direct path at static addresses.
 
     `addresses` maps a service contract (`shop.orders.v1.Orders`), a package or `*` to `http://host:port`, or to `grpc://host:port` where
-    the peer speaks gRPC.
+    the peer speaks gRPC, or to `rest+http://host:port` for a REST service that is called by the routes of the contract.
     """
 
     def __init__(self, runtime: Runtime, addresses: Mapping[str, str], middleware: Sequence[Middleware]) -> None:
@@ -68,7 +73,7 @@ class Caller:
         self.addresses = dict(addresses)
         self._middleware = middleware
         self._chains: dict[str, Handler] = {}
-        self._channels: dict[str, ConnectChannel | GrpcChannel] = {}
+        self._channels: dict[str, ConnectChannel | GrpcChannel | RestChannel] = {}
 
     async def call(
         self, home: Home, parent: Context | None, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None
@@ -136,24 +141,27 @@ class Caller:
         if operation.client_streaming or operation.server_streaming:
             check_streams(self._middleware, operation)
             if not hasattr(channel, "stream"):
-                raise Error(Code.UNIMPLEMENTED, f"Streaming '{operation.full_name}' over gRPC failed: give its http:// address.")
+                raise Error(Code.UNIMPLEMENTED, f"Streaming '{operation.full_name}' over gRPC or REST failed: give its http:// address.")
             return compose(self._middleware, _streaming_wire(cast("ConnectChannel", channel), operation))
         return compose(self._middleware, wire)
 
-    def _channel(self, operation: Operation[Any, Any]) -> ConnectChannel | GrpcChannel:
+    def _channel(self, operation: Operation[Any, Any]) -> ConnectChannel | GrpcChannel | RestChannel:
         address = self._resolve(operation)
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = self._open(address)
         return channel
 
-    def _open(self, address: str) -> ConnectChannel | GrpcChannel:
+    def _open(self, address: str) -> ConnectChannel | GrpcChannel | RestChannel:
         if address.startswith("grpc://"):
             from linkspan.transport.grpc_channel import GrpcChannel  # noqa: PLC0415 - loads grpcio, an extra
 
             return GrpcChannel(address, runtime=self._runtime)
         from linkspan.transport.connect import ConnectChannel  # noqa: PLC0415 - imports HTTP only where calls are made
+        from linkspan.transport.rest_channel import SCHEME, RestChannel  # noqa: PLC0415 - the same
 
+        if address.startswith(SCHEME):
+            return RestChannel(address, runtime=self._runtime)
         return ConnectChannel(address, runtime=self._runtime)
 
     def _resolve(self, operation: Operation[Any, Any]) -> str:

@@ -6,18 +6,22 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, cast, overload
 
 import protobuf
-from protobuf.wkt.google.protobuf.descriptor_pb import MethodDescriptorProto, MethodOptions, ServiceDescriptorProto
+from protobuf.wkt.google.protobuf.descriptor_pb import MethodOptions
 
 from linkspan.contract import Contract, find_contract
 from linkspan.errors import SetupError
 from linkspan.link import check_identifier
 from linkspan.message import is_event, is_message_class, package_of, type_name
-from linkspan.options import OPTIONS_FILE, MethodRules, ext_method
+from linkspan.options import MethodRules
+from linkspan.routes import Http, adopted, check_overlaps, routes_of
+from linkspan.service_descriptor import describe_service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from protobuf import DescFile, DescMethod, DescService
+    from protobuf import DescMethod, DescService
+
+    from linkspan.routes import Route
 
 __all__ = [
     "Answer",
@@ -71,17 +75,21 @@ class Operation(Generic[Req, Res]):
         path: The path of the URL, as in '/shop.orders.v1.Orders/GetOrder'.
         full_name: The name for people and logs, as in 'shop.orders.v1.Orders.GetOrder'.
         package: The proto package, as in 'shop.orders.v1'.
+        http: How it is called over HTTP with JSON besides, None where nothing is declared.
+        routes: The same, checked and taken apart.
     """
 
-    __slots__ = ("full_name", "name", "package", "path", "request", "response", "rpc_name", "service_name")
+    __slots__ = ("full_name", "http", "name", "package", "path", "request", "response", "routes", "rpc_name", "service_name")
 
     kind: Kind
     client_streaming: ClassVar[bool] = False
     server_streaming: ClassVar[bool] = False
 
-    def __init__(self, request: type[Req], response: type[Res]) -> None:
+    def __init__(self, request: type[Req], response: type[Res], *, http: str | Http | None = None) -> None:
         self.request = request
         self.response = response
+        self.http = None if http is None else Http.of(http)
+        self.routes: tuple[Route, ...] = ()
         self.name = self.rpc_name = self.service_name = self.path = self.full_name = self.package = ""
 
     def __repr__(self) -> str:
@@ -91,6 +99,7 @@ class Operation(Generic[Req, Res]):
         """Take the names that the service contract gives; a value has one place."""
         where = f"{service}.{name}"
         request: Any = self.request
+        response: Any = self.response
         if self.name:
             raise SetupError(f"Operation '{where}' is the same value as '{self.full_name}': declare it anew.")
         for role, cls in (("request", self.request), ("response", self.response)):
@@ -99,6 +108,8 @@ class Operation(Generic[Req, Res]):
         if is_event(request):
             raise SetupError(f"Operation '{where}' takes the event '{type_name(request)}': events are published; take a Message.")
         self._check(where)
+        if self.http is not None:
+            self.routes = routes_of(where, self.http, request.desc(), response.desc(), reading=self.kind == "query")
         self.name, self.rpc_name, self.package = name, rpc_name, package
         self.service_name = f"{package}.{service}"
         self.path = f"/{self.service_name}/{rpc_name}"
@@ -119,8 +130,16 @@ class Query(Operation[Req, Res]):
 
     kind: Kind = "query"
 
-    def __init__(self, request: type[Req], response: type[Res], *, staleness: float = 0.0, budget: float | None = None) -> None:
-        super().__init__(request, response)
+    def __init__(
+        self,
+        request: type[Req],
+        response: type[Res],
+        *,
+        staleness: float = 0.0,
+        budget: float | None = None,
+        http: str | Http | None = None,
+    ) -> None:
+        super().__init__(request, response, http=http)
         self.staleness = staleness
         self.budget = budget
 
@@ -190,8 +209,16 @@ class Command(Operation[Req, Res]):
 
     kind: Kind = "command"
 
-    def __init__(self, request: type[Req], response: type[Res], *, answer: Answer = "either", expires: float | None = None) -> None:
-        super().__init__(request, response)
+    def __init__(
+        self,
+        request: type[Req],
+        response: type[Res],
+        *,
+        answer: Answer = "either",
+        expires: float | None = None,
+        http: str | Http | None = None,
+    ) -> None:
+        super().__init__(request, response, http=http)
         self.answer = answer
         self.expires = expires
 
@@ -241,7 +268,13 @@ def stream(message: type[ResMessage], /) -> Stream[ResMessage]:
 
 @overload
 def query(
-    request: type[ReqMessage], response: type[ResMessage], /, *, staleness: float = 0.0, budget: float | None = None
+    request: type[ReqMessage],
+    response: type[ResMessage],
+    /,
+    *,
+    staleness: float = 0.0,
+    budget: float | None = None,
+    http: str | Http | None = None,
 ) -> Query[ReqMessage, ResMessage]: ...
 @overload
 def query(
@@ -256,7 +289,13 @@ def query(
     request: Stream[ReqMessage], response: Stream[ResMessage], /, *, staleness: float = 0.0, budget: float | None = None
 ) -> BidiStream[ReqMessage, ResMessage]: ...
 def query(
-    request: type[Any] | Stream[Any], response: type[Any] | Stream[Any], /, *, staleness: float = 0.0, budget: float | None = None
+    request: type[Any] | Stream[Any],
+    response: type[Any] | Stream[Any],
+    /,
+    *,
+    staleness: float = 0.0,
+    budget: float | None = None,
+    http: str | Http | None = None,
 ) -> Operation[Any, Any]:
     """Declare an operation that reads and changes nothing.
 
@@ -265,15 +304,22 @@ def query(
         response: The class of the response, or `stream(...)` of it.
         staleness: How far behind the answer may be, in seconds.
         budget: How long the answer may take, in seconds; callers without a timeout get this one.
+        http: The route for HTTP with JSON: `"GET /v1/orders/{order_id}"`, or an `Http` that says more. Not for streams.
     """
     if isinstance(request, Stream) or isinstance(response, Stream):
-        return _streaming("query", request, response, staleness=staleness, budget=budget)
-    return Query(request, response, staleness=staleness, budget=budget)
+        return _streaming("query", request, response, staleness=staleness, budget=budget, http=http)
+    return Query(request, response, staleness=staleness, budget=budget, http=http)
 
 
 @overload
 def command(
-    request: type[ReqMessage], response: type[ResMessage], /, *, answer: Answer = "either", expires: float | None = None
+    request: type[ReqMessage],
+    response: type[ResMessage],
+    /,
+    *,
+    answer: Answer = "either",
+    expires: float | None = None,
+    http: str | Http | None = None,
 ) -> Command[ReqMessage, ResMessage]: ...
 @overload
 def command(
@@ -295,6 +341,7 @@ def command(
     answer: Answer = "either",
     expires: float | None = None,
     budget: float | None = None,
+    http: str | Http | None = None,
 ) -> Operation[Any, Any]:
     """Declare an operation that asks for a change.
 
@@ -304,19 +351,22 @@ def command(
         answer: 'now' (direct or brokered only), 'later' (durable only) or 'either'. A stream is always answered now.
         expires: Seconds after which a durable command is no longer to be carried out.
         budget: How long a stream may last, in seconds; callers without a timeout get this one.
+        http: The route for HTTP with JSON: `"POST /v1/orders"`, or an `Http` that says more. Not for streams.
     """
     if isinstance(request, Stream) or isinstance(response, Stream):
         if answer != "either" or expires is not None:
             raise SetupError("A command with a stream is answered now and never stored: leave out 'answer' and 'expires'.")
-        return _streaming("command", request, response, budget=budget)
+        return _streaming("command", request, response, budget=budget, http=http)
     if budget is not None:
         raise SetupError("A command without a stream has no budget: leave it out; callers give a timeout.")
-    return Command(request, response, answer=answer, expires=expires)
+    return Command(request, response, answer=answer, expires=expires, http=http)
 
 
 def _streaming(
-    kind: Kind, request: object, response: object, *, staleness: float = 0.0, budget: float | None = None
+    kind: Kind, request: object, response: object, *, staleness: float = 0.0, budget: float | None = None, http: object = None
 ) -> Streaming[Any, Any]:
+    if http is not None:
+        raise SetupError("An operation with a stream has no route, because HTTP with JSON answers once: leave `http` out.")
     streamed = isinstance(request, Stream), isinstance(response, Stream)
     cls = _STREAMS[streamed]
     return cls(_message_of(request), _message_of(response), kind=kind, staleness=staleness, budget=budget)
@@ -372,8 +422,9 @@ class ServiceContract:
         cls.full_name = f"{contract.package}.{cls.__name__}"
         cls.contract = contract
         _check_unique(cls)
+        check_overlaps((operation.full_name, route) for operation in cls.operations for route in operation.routes)
         if generated is None:
-            contract.add_service(cls.__name__, lambda: _descriptor(cls))
+            contract.add_service(cls.__name__, lambda: describe_service(cls.__name__, cls.operations))
 
 
 def _declared(cls: type[ServiceContract]) -> dict[str, Operation[Any, Any] | EventType[Any]]:
@@ -430,6 +481,7 @@ def _rpc_name(service: str, name: str, operation: Operation[Any, Any], generated
     for method in generated.methods:
         if _fold(method.name) == _fold(name):
             _check_method(f"{service}.{name}", operation, method)
+            operation.http = adopted(f"{service}.{name}", operation.http, method)
             return method.name
     known = ", ".join(f"'{method.name}'" for method in generated.methods)
     raise SetupError(f"Operation '{service}.{name}' is not in the .proto file: name one of {known}.")
@@ -444,28 +496,3 @@ def _check_method(where: str, operation: Operation[Any, Any], method: DescMethod
         raise SetupError(f"Operation '{where}' is {kind} here and {method.method_kind} in its .proto file: declare it the same way.")
     if operation.kind == "command" and method.idempotency == MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS:
         raise SetupError(f"Operation '{where}' has no side effects in its .proto file: declare it with query().")
-
-
-def _descriptor(cls: type[ServiceContract]) -> tuple[ServiceDescriptorProto, list[DescFile]]:
-    files: list[DescFile] = []
-    proto = ServiceDescriptorProto(name=cls.__name__)
-    for operation in cls.operations:
-        reading = operation.kind == "query"
-        options = MethodOptions(idempotency_level=MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS) if reading else MethodOptions()
-        rules = operation.rules()
-        if rules != MethodRules():
-            options[ext_method] = rules
-            files.append(OPTIONS_FILE)
-        method = MethodDescriptorProto(
-            name=operation.rpc_name,
-            input_type=f".{type_name(operation.request)}",
-            output_type=f".{type_name(operation.response)}",
-            options=options,
-        )
-        if operation.client_streaming:
-            method.client_streaming = True
-        if operation.server_streaming:
-            method.server_streaming = True
-        proto.method.append(method)
-        files.extend((operation.request.desc().file, operation.response.desc().file))
-    return proto, files

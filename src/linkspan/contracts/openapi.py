@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from linkspan.contract import Contract
 from linkspan.contracts.json_schema import DIALECT, Schemas
+from linkspan.contracts.openapi_routes import RoutePaths
 from linkspan.errors import Code
 from linkspan.operation import Command, Query, ServiceContract
 
@@ -111,6 +112,7 @@ class _Document:
         self.tags: list[dict[str, Any]] = []
         self.paths: dict[str, dict[str, Any]] = {}
         self.schemas = Schemas("#/components/schemas/")
+        self._routes = RoutePaths(self.paths, self.schemas)
 
     def add(self, service: type[ServiceContract]) -> None:
         docs = service.contract.docs()
@@ -119,7 +121,10 @@ class _Document:
             tag["description"] = text
         self.tags.append(tag)
         for operation in service.operations:
-            self._connect(operation, docs.get(f"{service.__name__}.{operation.name}", ""))
+            text = docs.get(f"{service.__name__}.{operation.name}", "")
+            self._connect(operation, text)
+            shared = {"tags": [operation.service_name], **_told(text), "responses": {"default": _ERROR}}
+            self._routes.add(operation, shared, references(header_names(operation)))
 
     def components(self) -> dict[str, Any]:
         headers = {name: {"name": name, "in": "header", **header} for name, header in _HEADERS.items()}

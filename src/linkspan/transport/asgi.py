@@ -13,6 +13,7 @@ from connectrpc.server import ConnectASGIApplication, Endpoint as WireEndpoint
 from linkspan.errors import Code, Error
 from linkspan.streaming import lone
 from linkspan.transport.endpoint import ORIGIN, OUTSIDE, Endpoint, Inbound
+from linkspan.transport.rest_server import RestRoutes
 from linkspan.transport.unary import MAX_MESSAGE_BYTES
 from linkspan.transport.wire import (
     CONTENT_LENGTH,
@@ -162,6 +163,7 @@ class Application:
         self._paths = frozenset(endpoint.operation.path for endpoint in endpoints)
         self._streams = frozenset(endpoint.operation.path for endpoint in endpoints if not isinstance(endpoint, Endpoint))
         self._services = frozenset(path.rpartition("/")[0] for path in self._paths)
+        self._rest = RestRoutes(endpoints, answers, max_message_bytes=max_message_bytes)
         self._connect: Any = _Connect(endpoints, answers, max_message_bytes)
         self._max_bytes = max_message_bytes
         self._extra_app = extra_app
@@ -170,6 +172,9 @@ class Application:
         """Answer a request (https://asgi.readthedocs.io/en/latest/specs/main.html)."""
         path = scope["path"]
         if path not in self._paths:
+            ORIGIN.set(scope.get("extensions", {}).get(ORIGIN.name, OUTSIDE))
+            if await self._rest.serve(scope, receive, send):
+                return
             if self._extra_app is not None and path.rpartition("/")[0] not in self._services:
                 await self._extra_app(scope, receive, send)
                 return

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from linkspan.errors import Code, Error, SetupError
 from linkspan.transport.unary import error_body, http_status
@@ -38,7 +39,8 @@ def without_prefix(scope: Scope, prefix: str) -> Scope:
     path: str = scope["path"]
     if not prefix or not (path == prefix or path.startswith(f"{prefix}/")):
         return scope
-    return {**scope, "path": path.removeprefix(prefix), "root_path": ""}
+    raw = (scope.get("raw_path") or b"").removeprefix(quote(prefix).encode())
+    return {**scope, "path": path.removeprefix(prefix), "raw_path": raw, "root_path": ""}
 
 
 class Mounted:

@@ -123,9 +123,9 @@ def read_binary(data: bytes | bytearray, message_class: type[M], code: Code) -> 
         raise _unreadable(code, message_class, "protobuf", "") from error
 
 
-def write_json(message: Message) -> bytes:
-    """Return the message's ProtoJSON text; raises one of `UNWRITABLE`."""
-    return message.to_json(registry=_known_types()).encode()
+def write_json(message: Message, *, proto_names: bool = False) -> bytes:
+    """Return the message's ProtoJSON text, fields by their names in JSON or in the contract; raises one of `UNWRITABLE`."""
+    return message.to_json(registry=_known_types(), use_proto_field_name=proto_names).encode()
 
 
 def read_json(data: bytes | bytearray, message_class: type[M], code: Code) -> M:
