@@ -126,7 +126,6 @@ def _extension(name: str, extendee: str, type_name: str) -> FieldDescriptorProto
         type_name=f".linkspan.{type_name}",
         extendee=f".google.protobuf.{extendee}",
         json_name=name,
-        proto3_optional=False,
     )
 
 

@@ -68,7 +68,7 @@ def _string(name: str, number: int, json_name: str, rules: FieldRules | None = N
 
 def _method(name: str, options: MethodOptions | None = None, *, stream: bool = False) -> MethodDescriptorProto:
     types = {"input_type": ".gen.orders.v1.GetOrderRequest", "output_type": ".gen.orders.v1.OrderPlaced"}
-    return MethodDescriptorProto(name=name, server_streaming=stream, options=options, **types)
+    return MethodDescriptorProto(name=name, server_streaming=stream or None, options=options, **types)
 
 
 def _file() -> FileDescriptorProto:
