@@ -32,9 +32,13 @@ class Owned:
     places: frozenset[str] = frozenset()
     everything: bool = False
 
+    def allows(self, package: str, full_name: str) -> bool:
+        """Tell whether an event may be published."""
+        return self.everything or package in self.packages or full_name in self.events
+
     def check(self, package: str, full_name: str) -> None:
         """Refuse an event that others own. Raises `Error(FAILED_PRECONDITION)`."""
-        if self.everything or package in self.packages or full_name in self.events:
+        if self.allows(package, full_name):
             return
         raise Error(
             Code.FAILED_PRECONDITION,

@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING
 
 from linkspan.cli.target import load_app, load_module
 from linkspan.contract import Contract, find_contract
+from linkspan.contracts.asyncapi import Member
+from linkspan.contracts.descriptors import events_of
 from linkspan.errors import SetupError
+from linkspan.message import package_of, type_name
+from linkspan.operation import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
     from linkspan.app import App
+    from linkspan.service import Service
 
-__all__ = ["load_contracts"]
+__all__ = ["load_contracts", "members_of_app"]
 
 
 def load_contracts(target: str) -> tuple[list[Contract], App | None]:
@@ -38,6 +43,22 @@ def load_contracts(target: str) -> tuple[list[Contract], App | None]:
     for contract in found:
         contract.link()
     return list(dict.fromkeys(found)), app
+
+
+def members_of_app(app: App) -> list[Member]:
+    """Return what each service of an app sends and takes."""
+    return [_member(service) for service in app.services]
+
+
+def _member(service: Service) -> Member:
+    contracts = dict.fromkeys(each.contract for each in service.contracts)
+    events = dict.fromkeys(event for contract in contracts for event in events_of(contract))
+    return Member(
+        service.name,
+        publishes=tuple(event for event in events if service.owned.allows(package_of(event), type_name(event))),
+        takes=tuple(each.operation for each in service.operations.values() if isinstance(each.operation, Command)),
+        reacts=tuple(each.request for each in service.events.values()),
+    )
 
 
 def _of_module(module: ModuleType) -> Iterator[Contract]:

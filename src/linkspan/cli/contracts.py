@@ -27,15 +27,18 @@ def export(
     out: Annotated[Path | None, typer.Option(help="The folder to write to; without it, files are printed.", metavar="DIR")] = None,
     form: Annotated[
         str,
-        typer.Option("--format", help="Of proto, openapi, json-schema, descriptors; several with commas between them.", metavar="FORMS"),
+        typer.Option(
+            "--format", help="Of proto, openapi, asyncapi, json-schema, descriptors; several with commas between them.", metavar="FORMS"
+        ),
     ] = "proto",
 ) -> None:
     """Write contracts as .proto files, with what they import and a buf.yaml, and in other forms."""
-    from linkspan.cli.contract_target import load_contracts  # noqa: PLC0415 - only here
+    from linkspan.cli.contract_target import load_contracts, members_of_app  # noqa: PLC0415 - only here
     from linkspan.contracts.export import BESIDE, exported  # noqa: PLC0415 - only here
 
-    contracts, _ = load_contracts(target)
-    files = exported(contracts, [each.strip() for each in form.split(",") if each.strip()])
+    contracts, app = load_contracts(target)
+    members = None if app is None else members_of_app(app)
+    files = exported(contracts, [each.strip() for each in form.split(",") if each.strip()], members)
     if out is None:
         _print(files, BESIDE)
     else:

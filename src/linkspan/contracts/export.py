@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from linkspan.contracts.asyncapi import asyncapi as asyncapi_document
 from linkspan.contracts.buf_yaml import buf_yaml
 from linkspan.contracts.comments import comments
 from linkspan.contracts.descriptors import descriptor_set, files_of, own_files, with_imports
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from linkspan.contract import Contract
+    from linkspan.contracts.asyncapi import Member
 
 __all__ = ["BESIDE", "FORMATS", "exported"]
 
@@ -63,21 +65,27 @@ def _json(document: object) -> str:
 
 FORMATS: Final[Mapping[str, Callable[[Sequence[Contract]], dict[str, str | bytes]]]] = {
     "proto": proto,
-    "descriptors": descriptors,
     "openapi": openapi,
     "json-schema": json_schema,
+    "descriptors": descriptors,
 }
+ASYNCAPI: Final = "asyncapi"
 
 
-def exported(contracts: Sequence[Contract], formats: Iterable[str]) -> dict[str, str | bytes]:
+def exported(contracts: Sequence[Contract], formats: Iterable[str], members: Sequence[Member] | None = None) -> dict[str, str | bytes]:
     """Return the files of some formats by their path in the folder of exports.
+
+    `members` are the services of an app, for AsyncAPI.
 
     Raises:
         SetupError: A format is unknown.
     """
     found: dict[str, str | bytes] = {}
     for name in formats:
-        if name not in FORMATS:
-            raise SetupError(f"There is no format '{name}': take some of {', '.join(FORMATS)}.")
-        found |= FORMATS[name](contracts)
+        if name == ASYNCAPI:
+            found["asyncapi.json"] = _json(asyncapi_document(contracts, members))
+        elif name in FORMATS:
+            found |= FORMATS[name](contracts)
+        else:
+            raise SetupError(f"There is no format '{name}': take some of {', '.join((*FORMATS, ASYNCAPI))}.")
     return found
