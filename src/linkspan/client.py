@@ -179,7 +179,7 @@ def _headers(ctx: Context) -> dict[str, str]:
     return headers | ctx.headers
 
 
-def _streaming_wire(channel: ConnectChannel, operation: Operation[Any, Any]) -> Handler:
+def _streaming_wire(channel: ConnectChannel | GrpcChannel, operation: Operation[Any, Any]) -> Handler:
     """Return the end of a stream's chain: responses leave by `ctx.emit`, or one is returned."""
 
     async def wire(ctx: Context, request: Any) -> Any:

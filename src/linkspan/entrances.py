@@ -104,8 +104,7 @@ class Entrances:
     async def _open_grpc(self, stack: AsyncExitStack, host: str, port: int) -> None:
         loop = asyncio.get_running_loop()
         module: Any = await loop.run_in_executor(None, import_module, "linkspan.transport.grpc_server")
-        unary = [each for each in self._endpoints if not (each.operation.client_streaming or each.operation.server_streaming)]
-        self._grpc = server = module.GrpcServer(unary, host=host, port=port, runtime=self._runtime)
+        self._grpc = server = module.GrpcServer(self._endpoints, host=host, port=port, runtime=self._runtime)
         await server.start()
         stack.push_async_callback(server.drain, 0.0)
 

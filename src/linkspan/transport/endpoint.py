@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from linkspan.operation import Operation
     from linkspan.ports import Ids
 
-__all__ = ["INSIDE", "LATE", "ORIGIN", "OUTSIDE", "Answers", "Endpoint", "Inbound", "Origin", "StreamEndpoint"]
+__all__ = ["INSIDE", "LATE", "ORIGIN", "OUTSIDE", "STOPPING", "Answers", "Endpoint", "Inbound", "Origin", "StreamEndpoint"]
 
 LATE: Final = "Request timed out"
 """connectrpc's words for a deadline that has passed: one text, whoever notices it first."""
+
+STOPPING: Final = "The server is shutting down: call another instance."
+"""What the caller of a call is told that was cut at the end of the server."""
 
 logger = logging.getLogger("linkspan.transport")
 
@@ -115,7 +118,7 @@ class Answers:
             task = asyncio.current_task()
             if task is None or not task.cancelling():  # raised by the handler: a bug like any other
                 return self.bug(operation.path, error)
-            return Error(Code.UNAVAILABLE, "The server is shutting down: call another instance.") if self.stopping else error
+            return Error(Code.UNAVAILABLE, STOPPING) if self.stopping else error
         return self.bug(operation.path, error)
 
     def _check(self, operation: Operation[Any, Any], response: Any) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -14,7 +17,7 @@ from linkspan.transport.grpc_status import error_from_grpc, metadata_of
 from linkspan.transport.unary import MAX_MESSAGE_BYTES, PROTO, UNWRITABLE, misfilled, registry_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
     from typing import TypeAlias
 
     from protobuf import Registry
@@ -23,11 +26,12 @@ if TYPE_CHECKING:
     from linkspan.ports import Runtime
     from linkspan.transport.grpc_status import Metadata
 
+    StreamCall: TypeAlias = grpc.aio.StreamStreamCall[bytes, bytes]
     UnaryCall: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
 __all__ = ["GrpcChannel"]
 
-_NAME: Final = re.compile(r"[0-9a-z_.-]+")  # gRPC's own rule: no capitals, no other marks
+_NAME: Final = re.compile(r"[0-9a-z_.-]+")  # gRPC's own rule
 _OURS: Final = frozenset({"host", "te", "content-type", "content-length", "connection", "user-agent", "transfer-encoding"})
 
 
@@ -67,6 +71,40 @@ class GrpcChannel:
         except asyncio.CancelledError:
             raise self._ended() from None
         return PROTO.read(answer, operation.response, Code.INTERNAL)
+
+    async def stream(
+        self, operation: Operation[Any, Any], requests: AsyncIterator[Any], *, headers: Mapping[str, str], timeout: float
+    ) -> AsyncGenerator[Any, None]:
+        """Call an operation with a stream: send its requests, and yield its responses. One is a stream, too.
+
+        `timeout` (seconds, may be infinite) travels as `grpc-timeout`. Closing this ends the call. Raises `Error`, or what the
+        requests raise.
+        """
+        if timeout <= 0:
+            raise Error(Code.DEADLINE_EXCEEDED, f"Calling '{operation.path}' failed: its deadline had passed, give it more time.")
+        metadata = _metadata(operation, headers)
+        channel: Any = self._channel()
+        start = channel.stream_stream(operation.path)  # on the wire all kinds are alike
+        call = start(timeout=None if timeout == math.inf else timeout, metadata=metadata)
+        sending = asyncio.ensure_future(_send(call, operation, requests))
+        sending.add_done_callback(partial(_end_with, call))
+        try:
+            while (message := await self._read(operation, call, sending)) is not None:
+                yield PROTO.read(message, operation.response, Code.INTERNAL)
+        finally:
+            sending.cancel()
+            call.cancel()
+            await asyncio.wait([sending])
+
+    async def _read(self, operation: Operation[Any, Any], call: StreamCall, sending: asyncio.Future[None]) -> bytes | None:
+        """Return the next response, None at the end."""
+        try:
+            message: Any = await call.read()
+        except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+            if (failed := _failure(sending)) is not None:
+                raise failed from None
+            raise (self._failed(operation, error) if isinstance(error, grpc.aio.AioRpcError) else self._ended()) from None
+        return None if message is grpc.aio.EOF else message
 
     async def aclose(self) -> None:
         """Close the connection; calls in flight end with UNAVAILABLE. Idempotent."""
@@ -109,19 +147,53 @@ class GrpcChannel:
         return asyncio.CancelledError()
 
 
+async def _send(call: StreamCall, operation: Operation[Any, Any], requests: AsyncIterator[Any]) -> None:
+    """Write the requests; a server that has answered without reading them all is left alone."""
+    closing: Any = getattr(requests, "aclose", None)
+    try:
+        async for request in requests:
+            if type(request) is not operation.request:
+                text = f"'{operation.full_name}' was given a {type(request).__name__} in its stream: send its own requests."
+                raise Error(Code.INVALID_ARGUMENT, text)
+            try:
+                body = PROTO.write(request)
+            except UNWRITABLE as error:
+                raise misfilled(request) from error
+            try:
+                await call.write(body)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                return  # the call is over; who reads it learns how
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await call.done_writing()
+    finally:
+        if closing is not None:
+            await closing()
+
+
+def _failure(sending: asyncio.Future[None]) -> BaseException | None:
+    return sending.exception() if sending.done() and not sending.cancelled() else None
+
+
+def _end_with(call: StreamCall, sending: asyncio.Future[None]) -> None:
+    """End the call whose requests failed."""
+    if _failure(sending) is not None:
+        call.cancel()
+
+
 def _closed(address: str) -> Error:
     return Error(Code.UNAVAILABLE, f"Calling '{address}' failed: the channel was closed, make calls while it is open.")
 
 
 def _metadata(operation: Operation[Any, Any], headers: Mapping[str, str]) -> Metadata:
-    """Return the caller's headers as metadata; refuses what would not arrive as it is."""
-    for name in headers:
-        if name in _OURS or name.startswith("grpc-"):
-            raise Error(Code.INVALID_ARGUMENT, f"Sending header '{name}' failed: the channel sets it, leave it out.")
+    """Return the caller's headers as metadata, names in lower case; refuses what would not arrive as it is."""
     try:
-        if all(_NAME.fullmatch(name) and value.isascii() and value.isprintable() for name, value in headers.items()):
-            return metadata_of(headers)
+        found = {name.lower(): value for name, value in headers.items()}
+        for name in found:
+            if name in _OURS or name.startswith("grpc-"):
+                raise Error(Code.INVALID_ARGUMENT, f"Sending header '{name}' failed: the channel sets it, leave it out.")
+        if all(_NAME.fullmatch(name) and value.isascii() and value.isprintable() for name, value in found.items()):
+            return metadata_of(found)
     except (TypeError, ValueError, AttributeError):
         pass
-    text = f"Calling '{operation.path}' failed: header names must be lower-case, values printable ASCII, and those of '-bin' base64."
+    text = f"Calling '{operation.path}' failed: header names and values must be printable ASCII, and values of '-bin' headers base64."
     raise Error(Code.INVALID_ARGUMENT, text)

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import grpc
 
 from linkspan.errors import Code, Error, SetupError
-from linkspan.transport.endpoint import Answers, Inbound
+from linkspan.transport.endpoint import STOPPING, Answers, Inbound, StreamEndpoint
 from linkspan.transport.grpc_status import headers_of, status_of
 from linkspan.transport.unary import MAX_MESSAGE_BYTES, PROTO, UNWRITABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from typing import TypeAlias
 
+    from linkspan.operation import Operation
     from linkspan.ports import Runtime
     from linkspan.transport.endpoint import Endpoint
 
     ServicerContext: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
     MethodHandler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
+    _Answer: TypeAlias = Callable[[Any, ServicerContext], Awaitable[bytes | None]]
 
 __all__ = ["GrpcServer"]
 
 _CUT_SECONDS: Final = 1.0  # for telling the callers of calls that were cut
+_TURNS: Final = 4  # from grpcio's task to ours, to the reader of the stream, to its handler; one to spare
 _METADATA_BYTES: Final = 32 * 1024  # as on the HTTP port
 
 
@@ -34,7 +39,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        endpoints: Iterable[Endpoint],
+        endpoints: Iterable[Endpoint | StreamEndpoint],
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -93,7 +98,7 @@ class GrpcServer:
 class _Calls(grpc.GenericRpcHandler):
     """Finds the endpoint of a call by its path and runs it."""
 
-    def __init__(self, endpoints: Iterable[Endpoint], answers: Answers) -> None:
+    def __init__(self, endpoints: Iterable[Endpoint | StreamEndpoint], answers: Answers) -> None:
         self.tasks: set[asyncio.Task[Any]] = set()
         self._answers = answers
         self._handlers: Mapping[str, MethodHandler] = {each.operation.path: self._handler(each) for each in endpoints}
@@ -102,39 +107,67 @@ class _Calls(grpc.GenericRpcHandler):
         """Return what answers the call; an unknown operation is refused in our own words."""
         return self._handlers.get(handler_call_details.method) or _unknown(handler_call_details.method)
 
-    def _handler(self, endpoint: Endpoint) -> MethodHandler:
-        async def answer(body: bytes, context: ServicerContext) -> bytes:
-            task = asyncio.current_task()
-            assert task is not None  # noqa: S101 - grpcio runs each call in a task of its own
-            self.tasks.add(task)
-            try:
-                return await self._answer(endpoint, body, context)
-            except Error as error:
-                return await self._refuse(endpoint, error, context)
-            finally:
-                self.tasks.discard(task)
+    def _handler(self, endpoint: Endpoint | StreamEndpoint) -> MethodHandler:
+        if isinstance(endpoint, StreamEndpoint):
+            # On the wire all kinds are alike: any number of requests, then any number of responses.
+            return grpc.stream_stream_rpc_method_handler(partial(self._run, endpoint, partial(self._stream, endpoint)))
+        return grpc.unary_unary_rpc_method_handler(partial(self._run, endpoint, partial(self._answer, endpoint)))
 
-        return grpc.unary_unary_rpc_method_handler(answer)
-
-    async def _answer(self, endpoint: Endpoint, body: bytes, context: ServicerContext) -> bytes:
+    async def _run(self, endpoint: Endpoint | StreamEndpoint, answer: _Answer, requests: Any, context: ServicerContext) -> bytes | None:
+        """Answer a call; whatever goes wrong ends it with a code."""
+        path = endpoint.operation.path
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - grpcio runs each call in a task of its own
+        self.tasks.add(task)
         try:
-            request = PROTO.read(body, endpoint.operation.request, Code.INVALID_ARGUMENT)
-            response = await self._answers.answer(endpoint, request, _inbound(context))
-            try:
-                return PROTO.write(response)
-            except UNWRITABLE as error:
-                raise self._answers.unwritable(response, error) from None
-        except (Error, asyncio.CancelledError, GeneratorExit):
+            return await answer(requests, context)
+        except Error as error:
+            refused = error
+        except asyncio.CancelledError:
+            if not self._answers.stopping:
+                raise
+            refused = Error(Code.UNAVAILABLE, STOPPING)
+        except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001 - what a decoder in Rust may raise, too
-            raise self._answers.bug(endpoint.operation.path, error) from None
-
-    async def _refuse(self, endpoint: Endpoint, error: Error, context: ServicerContext) -> bytes:
+            refused = self._answers.bug(path, error)
+        finally:
+            self.tasks.discard(task)
         try:
-            refusal = status_of(error)
+            refusal = status_of(refused)
         except Exception as bug:  # noqa: BLE001 - a detail with wrong values: the handler's fault, like what else it may raise
-            refusal = status_of(self._answers.bug(endpoint.operation.path, bug))
-        await context.abort(*refusal)
+            refusal = status_of(self._answers.bug(path, bug))
+        return await context.abort(*refusal)
+
+    async def _answer(self, endpoint: Endpoint, body: bytes, context: ServicerContext) -> bytes:
+        request = PROTO.read(body, endpoint.operation.request, Code.INVALID_ARGUMENT)
+        return self._written(await self._answers.answer(endpoint, request, _inbound(context)))
+
+    async def _stream(self, endpoint: StreamEndpoint, bodies: AsyncIterator[bytes], context: ServicerContext) -> None:
+        requests = _requests(endpoint.operation, bodies, context)
+        async with aclosing(self._answers.stream(endpoint, requests, _inbound(context))) as responses:
+            async for response in responses:
+                await context.write(self._written(response))
+
+    def _written(self, response: Any) -> bytes:
+        try:
+            return PROTO.write(response)
+        except UNWRITABLE as error:
+            raise self._answers.unwritable(response, error) from None
+
+
+async def _requests(operation: Operation[Any, Any], bodies: AsyncIterator[bytes], context: ServicerContext) -> AsyncGenerator[Any, None]:
+    """Yield the requests of a stream.
+
+    grpcio ends the requests of a caller that cancelled, or died, like those of one that had no more. A handler must not commit
+    half a stream for that: the news of the cancellation are behind the end in grpcio's queue, and have passed it when one more
+    read has come back. Then the handler's task needs some turns of the loop to be cancelled.
+    """
+    async for body in bodies:
+        yield PROTO.read(body, operation.request, Code.INVALID_ARGUMENT)
+    await context.read()
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 def _inbound(context: ServicerContext) -> Inbound:
