@@ -40,6 +40,11 @@ $(VENV)/.dev-installed: $(VENV)/.made pyproject.toml constraints.txt
 	@scripts/pip_install.sh $(BIN)/python -e '.[dev]'
 	@touch $@ $(VENV)/.run-installed
 
+$(VENV)/.docs-installed: $(VENV)/.dev-installed
+	$(say) "Install what builds the documentation"
+	@scripts/pip_install.sh $(BIN)/python -e '.[dev,docs]'
+	@touch $@
+
 $(VENV)/.fuzz-installed: $(VENV)/.dev-installed
 	$(say) "Install the fuzzer"
 	@scripts/pip_install.sh $(BIN)/python -e '.[dev,fuzz]'
@@ -101,6 +106,10 @@ crash: $(VENV)/.dev-installed ## Die at every commit, publish and ack, restart, 
 .PHONY: fuzz
 fuzz: $(VENV)/.fuzz-installed ## Feed hostile bytes to every decoder: ARGS="--minutes 120" for hours
 	$(BIN)/python -m fuzz $(ARGS)
+
+.PHONY: docs
+docs: $(VENV)/.docs-installed ## Build the documentation into build/site; a broken link fails
+	NO_COLOR=1 $(BIN)/zensical build --strict $(ARGS)
 
 # --- checks --------------------------------------------------------------------------------------
 

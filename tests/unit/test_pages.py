@@ -78,3 +78,10 @@ def test_every_row_of_the_guarantees_names_a_test() -> None:
     rows = [line for line in text("explanation/guarantees.md").splitlines() if line.startswith("| ") and not line.startswith("| promise")]
 
     assert [row for row in rows if "`tests/" not in row] == []
+
+
+@pytest.mark.parametrize("name", linkspan.__all__)
+def test_api_reference_has_public_name(name: str) -> None:
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs/reference/api").glob("*.md")]
+
+    assert any(f"::: linkspan.{name}\n" in page for page in pages)
