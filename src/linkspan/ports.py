@@ -31,9 +31,11 @@ __all__ = [
     "Outcome",
     "Outgoing",
     "Runtime",
+    "Seen",
     "Session",
     "Store",
     "Subscription",
+    "Tap",
     "Timer",
     "Unit",
     "Value",
@@ -150,6 +152,30 @@ class Delivery(Protocol):
 
     def beat(self) -> None:
         """Say that the work goes on: the broker's redelivery clock starts anew."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A message that a tap saw: where it stands in its topic, when the broker stored it (seconds since 1970), how many are to come."""
+
+    topic: str
+    sequence: int
+    stored: float
+    headers: bytes
+    data: bytes
+    pending: int
+
+
+class Tap(Protocol):
+    """Watches topics from beside, disturbing no group."""
+
+    async def add(self, topic: str, *, since: float | None = None) -> int:
+        """Watch a topic from a moment on (0 for all that is kept) or from now; return how many are to come first. Raises `Error`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop watching. Idempotent."""
         ...
 
 

@@ -21,6 +21,7 @@ from linkspan.brokers.nats_answers import refusal
 from linkspan.brokers.nats_attest import attest, check_server
 from linkspan.brokers.nats_consumer import PullSubscription
 from linkspan.brokers.nats_link import PublicLink
+from linkspan.brokers.nats_tap import NatsTap
 from linkspan.envelope import encode_value
 from linkspan.errors import Code, Error, SetupError
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from linkspan.brokers.nats_link import Link
-    from linkspan.ports import Delivery, Drift, Durability, Outgoing, Runtime, Subscription, Timer
+    from linkspan.ports import Delivery, Drift, Durability, Outgoing, Runtime, Seen, Subscription, Tap, Timer
 
 __all__ = ["NatsBroker"]
 
@@ -305,6 +306,10 @@ class NatsBroker:
         self._topics.add(topic)
         self._subscriptions.append(subscription)
         return subscription
+
+    def tap(self, receive: Callable[[Seen], None]) -> Tap:
+        """Watch topics from beside, disturbing no group."""
+        return NatsTap(self, receive)
 
     async def attest(self) -> Durability:
         """Read what the server tells about itself and its streams."""

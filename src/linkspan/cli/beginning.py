@@ -1,4 +1,4 @@
-"""The commands of the first ten minutes: `new`, `dev`, `call`."""
+"""The commands of the first ten minutes: `new`, `dev`, `call`, `tap`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def add_to(cli: typer.Typer) -> None:
     cli.command(epilog="Example: linkspan new shop")(new)
     cli.command(epilog="Examples: linkspan dev, or for one of several apps: linkspan dev shop:app --level debug")(dev)
     cli.command(epilog='Example: linkspan call place_order \'{"orderId": "7"}\'')(call)
+    cli.command(epilog="Examples: linkspan tap, or what was placed in the last ten minutes: linkspan tap OrderPlaced --since 10m")(tap)
 
 
 def new(name: Annotated[str, typer.Argument(help="The name of the project and its folder.", metavar="NAME")]) -> None:
@@ -91,3 +92,27 @@ def call(  # noqa: PLR0913 - each is an option of its own
     if show_trace:
         typer.echo(f"trace {trace}", err=True)
     typer.echo(answer)
+
+
+def tap(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Topics, packages, events or commands; all by default.", metavar="[TOPIC|EVENT...]")
+    ] = None,
+    *,
+    app: AppOption = "",
+    since: Annotated[
+        str, typer.Option("--since", help="Begin earlier: 10m, 2h, 2026-01-31T12:00:00Z, or all that is kept.", metavar="WHEN")
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", help="End after this many.", metavar="NUMBER", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object per message.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Show personal data too.")] = False,
+) -> None:
+    """Watch messages pass the broker, decoded, personal data masked. It disturbs nobody: no group sees fewer or other messages."""
+    from linkspan.cli.folder import found_target  # noqa: PLC0415 - only here
+    from linkspan.cli.tap import Look, moment_of, watch  # noqa: PLC0415 - only here
+    from linkspan.cli.target import load_app  # noqa: PLC0415 - only here
+    from linkspan.runtime import system  # noqa: PLC0415 - only here
+
+    look = Look(moment_of(since, system().clock.now()), limit, as_json, raw)
+    count = asyncio.run(watch(load_app(app or found_target(Path.cwd())), names or (), look))
+    typer.echo(f"{count} message{'' if count == 1 else 's'}.", err=True)
