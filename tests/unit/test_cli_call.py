@@ -30,6 +30,7 @@ from linkspan import (
     mapping,
     query,
     repeated,
+    stream,
 )
 from linkspan.cli import main
 from linkspan.cli.call import prepare
@@ -40,7 +41,7 @@ from linkspan.cli.sample import sample_json
 from linkspan.message import decode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 contract = Contract("calling.v1")
@@ -78,6 +79,8 @@ class Answer(Message):
 class First(ServiceContract):
     ask = command(Rich, Answer)
     only_here = query(Inner, Answer)
+    count = query(Inner, stream(Answer))
+    collect = query(stream(Inner), Answer)
 
 
 class Second(ServiceContract):
@@ -167,10 +170,12 @@ def test_wrong_pyproject_is_told(text: str, tmp_path: Path) -> None:
 
 SOURCE = """
 from linkspan import App, Service
-from tests.unit.test_cli_call import First, answer, only
+from tests.unit.test_cli_call import First, answer, collect, count, only
 one = Service("one", First)
 one.handles(First.ask)(answer)
 one.handles(First.only_here)(only)
+one.handles(First.count)(count)
+one.handles(First.collect)(collect)
 app = App(one, broker="memory://", http="127.0.0.1:{port}", data="{data}")
 """
 
@@ -179,6 +184,15 @@ async def answer(ctx: Context, request: Rich) -> Answer:
     if request.number == 13:
         raise Error(Code.FAILED_PRECONDITION, "There is no 13: take another.")
     return Answer(text=f"{request.order_id} {ctx.key} {ctx.caller}", number=0)
+
+
+async def count(ctx: Context, request: Inner) -> AsyncIterator[Answer]:
+    for number in range(3):
+        yield Answer(text=request.text, number=number)
+
+
+async def collect(ctx: Context, requests: AsyncIterator[Inner]) -> Answer:
+    return Answer(text=" ".join([each.text async for each in requests]))
 
 
 async def only(ctx: Context, request: Inner) -> Answer:
@@ -200,10 +214,10 @@ def ready(operation: str, text: str, **options: Any) -> Any:
 
 def test_request_comes_from_argument_file_and_standard_input(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "request.json").write_text('{"text": "from a file"}')
-    assert ready("only_here", '{"text": "x"}').request == Inner(text="x")
-    assert ready("only_here", "@request.json").request == Inner(text="from a file")
+    assert ready("only_here", '{"text": "x"}').requests == [Inner(text="x")]
+    assert ready("only_here", "@request.json").requests == [Inner(text="from a file")]
     monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "piped"}'))
-    assert ready("only_here", "-").request == Inner(text="piped")
+    assert ready("only_here", "-").requests == [Inner(text="piped")]
 
 
 def test_address_is_the_given_one_or_the_apps(here: Path) -> None:
@@ -254,6 +268,8 @@ def serving(here: Path) -> Iterator[str]:
         one = Service("one", First)
         one.handles(First.ask)(answer)
         one.handles(First.only_here)(only)
+        one.handles(First.count)(count)
+        one.handles(First.collect)(collect)
         async with App(one, broker="memory://", http="127.0.0.1:0", data=here / "data") as app:
             address.append(app.address)
             up.set()
@@ -284,6 +300,17 @@ def test_key_header_and_trace_travel(serving: str) -> None:
     assert json.loads(done.stdout)["text"] == "7 k1 me"
     assert done.stderr.startswith("trace ")
     assert len(done.stderr.split()[1]) == 32
+
+
+def test_stream_is_one_answer_a_line(serving: str) -> None:
+    done = invoke("count", '{"text": "n"}', "--address", serving)
+
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [{"text": "n", "number": str(number)} for number in range(3)]
+
+
+@pytest.mark.parametrize("text", ['[{"text": "a"}, {"text": "b"}]', '{"text": "a"}\n\n{"text": "b"}\n'])
+def test_several_requests_are_an_array_or_lines(text: str, serving: str) -> None:
+    assert json.loads(invoke("collect", text, "--address", serving).stdout)["text"] == "a b"
 
 
 def test_error_of_the_other_side_is_told_with_its_code(

@@ -75,7 +75,9 @@ def call(  # noqa: PLR0913 - each is an option of its own
             autocompletion=_operation_names,
         ),
     ],
-    request: Annotated[str, typer.Argument(help="The request in JSON, @file, or - for standard input.", metavar="JSON")] = "{}",
+    request: Annotated[
+        str, typer.Argument(help="The request in JSON, @file, or - for standard input; several as an array or as lines.", metavar="JSON")
+    ] = "{}",
     *,
     app: AppOption = "",
     address: Annotated[str, typer.Option("--address", help="Where it answers, as http://host:port.", metavar="URL")] = "",
@@ -84,14 +86,16 @@ def call(  # noqa: PLR0913 - each is an option of its own
     header: Annotated[list[str] | None, typer.Option("--header", help="A header to send; repeat for more.", metavar="NAME:VALUE")] = None,
     show_trace: Annotated[bool, typer.Option("--show-trace", help="Tell the trace id on standard error, for linkspan trace.")] = False,
 ) -> None:
-    """Call an operation of a running app and print its answer as JSON. An error goes to standard error with its code, exit code 1."""
+    """Call an operation of a running app and print its answer as JSON, of a stream one a line.
+
+    An error goes to standard error with its code, exit code 1.
+    """
     from linkspan.cli.call import ask, prepare  # noqa: PLC0415 - only here
 
     asked = prepare(operation, request, app=app, address=address, timeout=timeout, key=key, headers=header or ())
-    answer, trace = asyncio.run(ask(asked))
+    trace = asyncio.run(ask(asked, typer.echo))
     if show_trace:
         typer.echo(f"trace {trace}", err=True)
-    typer.echo(answer)
 
 
 def tap(

@@ -19,9 +19,11 @@ from linkspan.runtime import system
 from linkspan.trace import trace_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from linkspan.app import App
+    from linkspan.context import Context
+    from linkspan.handler import Handler
     from linkspan.operation import Operation
 
 __all__ = ["Asked", "ask", "prepare"]
@@ -34,10 +36,10 @@ DEV_TIMEOUT = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One call, ready to be made; `headers` are the caller's own."""
+    """One call, ready to be made: one request, or those of a stream; `headers` are the caller's own."""
 
     operation: Operation[Any, Any]
-    request: Any
+    requests: Sequence[Any]
     address: str
     timeout: float
     key: str
@@ -51,7 +53,7 @@ def prepare(operation: str, text: str, *, app: str, address: str, timeout: float
     if timeout is not None and not 0 < timeout < float("inf"):
         raise SetupError(f"The timeout '{timeout:g}' cannot be waited: give seconds, more than 0.")
     where, limit = _where(loaded, found, address)
-    return Asked(found, _request(found, text), where, timeout or limit, key, dict(_header(line) for line in headers))
+    return Asked(found, _requests(found, text), where, timeout or limit, key, dict(_header(line) for line in headers))
 
 
 def _known(target: str) -> tuple[App | None, list[Operation[Any, Any]]]:
@@ -88,20 +90,32 @@ def _where(app: App | None, operation: Operation[Any, Any], address: str) -> tup
     return found, TIMEOUT
 
 
-def _request(operation: Operation[Any, Any], text: str) -> Any:
-    """Read the request from the argument, from `@file` or, for `-`, from standard input."""
+def _requests(operation: Operation[Any, Any], text: str) -> list[Any]:
+    """Read the request from the argument, from `@file` or, for `-`, from standard input; a stream of them from an array or from lines."""
     cls: Any = operation.request
     try:
         given = sys.stdin.read() if text == "-" else Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
-        fields = json.loads(given)
+        found = _values(given) if operation.client_streaming else [json.loads(given)]
     except OSError as error:
         raise SetupError(f"The request '{text}' cannot be read ({error.strerror}): name a file that is there.") from error
     except ValueError as error:
         place = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise SetupError(f"The request is no JSON ({_reason(error)}{place}): write it like '{sample_json(cls)}'.") from error
+    return [_request(cls, fields) for fields in found]
+
+
+def _values(text: str) -> list[Any]:
+    """Read a JSON array, or one value a line."""
+    if text.lstrip().startswith("["):
+        found: list[Any] = json.loads(text)
+        return found
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def _request(cls: Any, fields: Any) -> Any:
     _check_fields(cls, fields)
     try:
-        return decode_json(cls, given, ignore_unknown_fields=False)
+        return decode_json(cls, json.dumps(fields), ignore_unknown_fields=False)
     except Error as error:
         raise SetupError(f"The request is no {type_name(cls)}: write it like '{sample_json(cls)}'.") from error
 
@@ -127,17 +141,39 @@ def _header(line: str) -> tuple[str, str]:
     return name.strip().lower(), value.strip()
 
 
-async def ask(asked: Asked) -> tuple[str, str]:
-    """Call and return the answer as JSON, and the trace id of the call. Raises `Error`."""
-    from linkspan.transport.connect import ConnectChannel  # noqa: PLC0415 - HTTP loads where it is used
+class _Own:
+    """Adds the caller's headers to the call, in a trace of its own that can be told."""
 
-    runtime = system()
-    id_ = runtime.ids.new()
-    trace = trace_of(id_)
-    headers = {"traceparent": trace, "idempotency-key": asked.key or id_, "linkspan-caller": "command-line", **asked.headers}
-    channel = ConnectChannel(asked.address, runtime=runtime)
-    try:
-        answer = await channel.unary(asked.operation, asked.request, headers=headers, timeout=asked.timeout)
-    finally:
-        await channel.aclose()
-    return answer.to_json(always_emit_implicit=True), trace[3:35]
+    def __init__(self, headers: Mapping[str, str], trace: str) -> None:
+        self._headers = headers
+        self._trace = trace
+
+    async def __call__(self, ctx: Context, request: Any, call_next: Handler, /) -> Any:
+        ctx.headers.update(self._headers)
+        ctx.trace = self._trace
+        return await call_next(ctx, request)
+
+
+async def ask(asked: Asked, told: Callable[[str], object]) -> str:
+    """Call, tell each answer as JSON, and return the trace id. Raises `Error`."""
+    from linkspan.client import Client  # noqa: PLC0415 - HTTP loads where it is used
+    from linkspan.middleware import Deadline  # noqa: PLC0415 - as above
+
+    trace = trace_of(system().ids.new())
+    layers = (_Own(asked.headers, trace), Deadline())
+    operation: Any = asked.operation
+    request: Any = _each(asked.requests) if operation.client_streaming else asked.requests[0]
+    async with Client(addresses=asked.address, name="command-line", middleware=layers) as client:
+        key = asked.key or None
+        if operation.server_streaming:
+            async for answer in client.stream(operation, request, timeout=asked.timeout, key=key):
+                told(answer.to_json(always_emit_implicit=True))
+        else:
+            answer = await client.call(operation, request, timeout=asked.timeout, key=key)
+            told(answer.to_json(always_emit_implicit=True))
+    return trace[3:35]
+
+
+async def _each(requests: Sequence[Any]) -> AsyncIterator[Any]:
+    for request in requests:
+        yield request
