@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from linkspan.handler import Handler, Middleware
     from linkspan.identity import Identity
     from linkspan.service import Service
+    from linkspan.transport.web import Web
     from linkspan.work import Limits
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "Timestamp",
     "UInt32",
     "UInt64",
+    "Web",
     "command",
     "event",
     "field",
@@ -108,6 +110,7 @@ _LAZY = {
     "Limits": "work",
     "Middleware": "handler",
     "Service": "service",
+    "Web": "transport.web",
 }
 
 if not TYPE_CHECKING:

@@ -26,6 +26,7 @@ from linkspan.running import RunningService
 from linkspan.runtime import system
 from linkspan.stores import open_store
 from linkspan.transport.grpc_address import check_installed
+from linkspan.transport.web import Web
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
@@ -63,7 +64,8 @@ class App:
         http: `host:port` of the direct path (LINKSPAN_HTTP), default `127.0.0.1:8080`; port 0 takes a free one.
         grpc: `host:port` for gRPC peers (LINKSPAN_GRPC), default none; needs the extra `grpc`.
         addresses: Where services of other processes answer: service name, contract, package or `*` to `http://host:port` or
-            `grpc://host:port` (LINKSPAN_ADDRESSES: `orders=http://127.0.0.1:8081,…`).
+            `grpc://host:port`, or `rest+http://host:port` for REST services (LINKSPAN_ADDRESSES: `orders=http://127.0.0.1:8081,…`).
+        web: What the HTTP port does for browsers and tools (LINKSPAN_ORIGINS, LINKSPAN_OPENAPI), default nothing.
         data: The folder of embedded engines and databases (LINKSPAN_DATA), default `.linkspan`.
         middleware: Replaces the default middleware, tracing and deadline.
         overrides: Resources by type, in the place of the lifespans' (tests).
@@ -78,6 +80,7 @@ class App:
         http: str | None = None,
         grpc: str | None = None,
         addresses: Mapping[str, str] | None = None,
+        web: Web | None = None,
         data: str | FilePath | None = None,
         middleware: Sequence[Middleware] | None = None,
         overrides: Mapping[type[Any], object] | None = None,
@@ -89,6 +92,7 @@ class App:
             "store": store,
             "http": http,
             "addresses": addresses,
+            "web": web,
             "data": data,
             "middleware": middleware,
             "overrides": overrides,
@@ -110,7 +114,7 @@ class App:
         self.running: dict[str, RunningService] = {}
         self.stores: dict[str, Store] = {}
         self._relays: dict[str, Relay] = {}
-        self._entrances = Entrances(self.runtime, self._host, self._port, self._grpc_at)
+        self._entrances = Entrances(self.runtime, self._host, self._port, self._grpc_at, web or Web.from_environment())
         self.broker: Broker | None = None
         self.embedded: EmbeddedServer | None = None
         self.drifts: list[Drift] = []

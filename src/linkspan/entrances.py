@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
+    from linkspan.operation import ServiceContract
     from linkspan.ports import Runtime
     from linkspan.running import RunningService
     from linkspan.transport.endpoint import Endpoint, StreamEndpoint
     from linkspan.transport.grpc_server import GrpcServer
     from linkspan.transport.mount import Mounted
     from linkspan.transport.server import DirectServer
+    from linkspan.transport.web import Web
 
 __all__ = ["Entrances"]
 
@@ -26,11 +29,13 @@ __all__ = ["Entrances"]
 class Entrances:
     """The servers of one app. `listens` says whether its own port is opened when it starts; that for gRPC is, where it was asked for."""
 
-    def __init__(self, runtime: Runtime, host: str, port: int, grpc_at: tuple[str, int] | None) -> None:
+    def __init__(self, runtime: Runtime, host: str, port: int, grpc_at: tuple[str, int] | None, web: Web) -> None:
         self.listens = True
         self._runtime = runtime
         self._host, self._port = host, port
         self._grpc_at = grpc_at
+        self._web = web
+        self._contracts: list[type[ServiceContract]] = []
         self._endpoints: list[Endpoint | StreamEndpoint] = []
         self._server: DirectServer | None = None
         self._grpc: GrpcServer | None = None
@@ -65,6 +70,7 @@ class Entrances:
     async def open(self, stack: AsyncExitStack, services: Collection[RunningService]) -> None:
         """Begin to answer for these services. Raises `SetupError` when the port cannot be had."""
         self._endpoints = [endpoint for each in services for endpoint in each.endpoints()]
+        self._contracts = [contract for each in services for contract in each.declared.contracts]
         if not self._endpoints:
             return
         if self.listens:
@@ -114,9 +120,22 @@ class Entrances:
         loop = asyncio.get_running_loop()
         module: Any = await loop.run_in_executor(None, import_module, "linkspan.transport.asgi")
         answers = Answers(self._runtime.ids)
-        mounted.open(module.Application(self._endpoints, answers), answers)
+        mounted.open(self._front(module.Application(self._endpoints, answers)), answers)
 
     def _serving(self, host: str, port: int, prefix: str = "") -> DirectServer:
         from linkspan.transport.server import DirectServer  # noqa: PLC0415 - HTTP loads where it is served
 
-        return DirectServer(self._endpoints, host=host, port=port, prefix=prefix, runtime=self._runtime)
+        browsers = bool(self._web.origins)
+        return DirectServer(
+            self._endpoints, host=host, port=port, prefix=prefix, runtime=self._runtime, front=self._front, browsers=browsers
+        )
+
+    def _front(self, application: Any) -> Any:
+        from linkspan.transport.web import web_front  # noqa: PLC0415 - HTTP loads where it is served
+
+        return web_front(application, self._web, self._document)
+
+    def _document(self) -> bytes:
+        from linkspan.contracts.openapi import openapi  # noqa: PLC0415 - only where it is asked for
+
+        return json.dumps(openapi(self._contracts), ensure_ascii=False).encode()

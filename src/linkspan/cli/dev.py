@@ -67,7 +67,7 @@ class Child:
         ours, theirs = socket.socketpair()
         with theirs:
             order = json.dumps(Order(target, theirs.fileno(), log, level)._asdict())
-            environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+            environment = {"LINKSPAN_OPENAPI": "1", **os.environ, "PYTHONUNBUFFERED": "1"}
             argv = (sys.executable, "-m", "linkspan.cli.worker", order)
             process = await create_subprocess_exec(*argv, pass_fds=[theirs.fileno()], env=environment)
         return cls(process, *await asyncio.open_connection(sock=ours))

@@ -57,11 +57,15 @@ class Call(RequestResponseCycle):
 
 
 class UnaryCalls:
-    """What a server's connections share: the endpoints by path, how they are answered, and one timer for all deadlines."""
+    """What a server's connections share: the endpoints by path, how they are answered, and one timer for all deadlines.
+
+    `unusual` are the headers with which a call is left to the ASGI application.
+    """
 
     def __init__(self, endpoints: Iterable[Endpoint], answers: Answers, *, clock: Clock, max_bytes: int, prefix: str = "") -> None:
         self.endpoints = {f"{prefix}{endpoint.operation.path}".encode(): endpoint for endpoint in endpoints}
         self.max_bytes = max_bytes
+        self.unusual = _UNUSUAL
         self.connections: set[FastProtocol] = set()
         self._answers = answers
         self._clock = clock
@@ -223,7 +227,7 @@ class FastProtocol(GuardedProtocol):
         except UnicodeDecodeError:
             return None
         form, timeout = FORMS.get(headers.get("content-type", "")), headers.get(TIMEOUT)
-        if form is None or len(headers) != len(self.headers) or not _plain(headers):
+        if form is None or len(headers) != len(self.headers) or not _plain(headers, self._calls.unusual):
             return None
         deadline = math.inf if timeout is None else self.reading_since + int(timeout) / 1000
         headers.pop("accept-encoding", None)  # responses are not compressed
@@ -281,14 +285,14 @@ class FastProtocol(GuardedProtocol):
             self._finish(call, self._calls.late(call))
 
 
-def _plain(headers: Mapping[str, str]) -> bool:
+def _plain(headers: Mapping[str, str], unusual: frozenset[str]) -> bool:
     """Tell whether there is nothing about the headers that needs more than reading a body of known length."""
     timeout = headers.get(TIMEOUT, "1")
     return (
         "content-length" in headers
         and headers.get("content-encoding", "identity") == "identity"
         and headers.get("connect-protocol-version", "1") == "1"
-        and _UNUSUAL.isdisjoint(headers)
+        and unusual.isdisjoint(headers)
         and timeout.isdigit()
         and len(timeout) <= TIMEOUT_DIGITS
     )

@@ -17,7 +17,7 @@ from linkspan.transport.mount import without_prefix
 from linkspan.transport.unary import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from linkspan.ports import Runtime, Timer
     from linkspan.transport.asgi import ASGIApp, Receive, Scope, Send
@@ -33,7 +33,8 @@ class DirectServer:
     """Serves endpoints at one host and port; other paths go to `extra_app`, if there is one.
 
     Plain unary calls are served in the protocol class, everything else by an ASGI application over connectrpc on the same
-    connections, which is loaded when it is first needed. `fast=False` sends every call there. With a `prefix`, which begins with
+    connections, which is loaded when it is first needed; `front` wraps it. `fast=False` sends every call there, `browsers=True` those
+    of pages. With a `prefix`, which begins with
     a slash, only paths below it are known.
     """
 
@@ -47,6 +48,8 @@ class DirectServer:
         runtime: Runtime,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         extra_app: ASGIApp | None = None,
+        front: Callable[[ASGIApp], ASGIApp] | None = None,
+        browsers: bool = False,
         fast: bool = True,
     ) -> None:
         self._host, self._port, self._prefix = host, port, prefix
@@ -54,6 +57,7 @@ class DirectServer:
         self._endpoints = tuple(endpoints)
         self._max_bytes = max_message_bytes
         self._extra_app = extra_app
+        self._front = front
         self._answers = Answers(runtime.ids)
         self._listener: asyncio.Server | None = None
         self._timer: Timer | None = None
@@ -62,6 +66,8 @@ class DirectServer:
         self._limits = GuardLimits(max_discard_bytes=2 * max_message_bytes)
         unary = [endpoint for endpoint in self._endpoints if isinstance(endpoint, Endpoint)]
         calls = UnaryCalls(unary, self._answers, clock=runtime.clock, max_bytes=max_message_bytes, prefix=prefix)
+        if browsers:
+            calls.unusual |= {"origin"}
         self._calls = calls if fast else None
         self._application: ASGIApp | None = None
         self._config = uvicorn.Config(
@@ -146,5 +152,7 @@ class DirectServer:
         module: Any = await asyncio.get_running_loop().run_in_executor(None, import_module, "linkspan.transport.asgi")
         options = {"max_message_bytes": self._max_bytes, "extra_app": self._extra_app}
         application: ASGIApp = module.Application(self._endpoints, self._answers, **options)
+        if self._front is not None:
+            application = self._front(application)
         self._application = application
         return application
