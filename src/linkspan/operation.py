@@ -14,11 +14,9 @@ from linkspan.link import check_identifier
 from linkspan.message import is_event, is_message_class, package_of, type_name
 from linkspan.options import MethodRules
 from linkspan.routes import Http, adopted, check_overlaps, routes_of
-from linkspan.service_descriptor import describe_service
+from linkspan.service_descriptor import describe_service, generated_service
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from protobuf import DescMethod, DescService
 
     from linkspan.routes import Route
@@ -410,7 +408,8 @@ class ServiceContract:
             raise SetupError(f"Service '{cls.__name__}' inherits from another: derive from ServiceContract and declare its operations.")
         contract.link()
         declared = _declared(cls)
-        generated = _generated(cls.__name__, contract.package, declared)
+        classes = [each for value in declared.values() for each in _classes(value) if is_message_class(each)]
+        generated = generated_service(f"{contract.package}.{cls.__name__}", classes, cls.__module__)
         for name, value in declared.items():
             if isinstance(value, EventType):
                 value.bind(cls.__name__, name)
@@ -462,17 +461,8 @@ def _fold(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-def _generated(service: str, package: str, declared: dict[str, Operation[Any, Any] | EventType[Any]]) -> DescService | None:
-    """Find the service of a proto-first contract beside the generated messages."""
-    for value in declared.values():
-        classes = (value.message,) if isinstance(value, EventType) else (value.request, value.response)
-        for cls in classes:
-            if is_message_class(cls):
-                services: Sequence[DescService] = cls.desc().file.services
-                for found in services:
-                    if found.type_name == f"{package}.{service}":
-                        return found
-    return None
+def _classes(value: Operation[Any, Any] | EventType[Any]) -> tuple[type[Any], ...]:
+    return (value.message,) if isinstance(value, EventType) else (value.request, value.response)
 
 
 def _rpc_name(service: str, name: str, operation: Operation[Any, Any], generated: DescService | None) -> str:

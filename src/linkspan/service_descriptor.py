@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from protobuf.wkt.google.protobuf.descriptor_pb import MethodDescriptorProto, MethodOptions, ServiceDescriptorProto
@@ -13,9 +15,9 @@ from linkspan.options import OPTIONS_FILE, MethodRules, ext_method
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from protobuf import DescFile
+    from protobuf import DescFile, DescService
 
-__all__ = ["describe_service"]
+__all__ = ["describe_service", "generated_files", "generated_service"]
 
 
 def describe_service(name: str, operations: Iterable[Any]) -> tuple[ServiceDescriptorProto, list[DescFile]]:
@@ -45,3 +47,15 @@ def describe_service(name: str, operations: Iterable[Any]) -> tuple[ServiceDescr
         proto.method.append(method)
         files.extend((operation.request.desc().file, operation.response.desc().file))
     return proto, files
+
+
+def generated_service(full_name: str, classes: Iterable[type[Any]], module: str) -> DescService | None:
+    """Find the service of a proto-first contract: in the files of its messages, or in generated modules that its own module imports."""
+    files = {cls.desc().file.name: cls.desc().file for cls in classes} | {file.name: file for file in generated_files(module)}
+    return next((service for file in files.values() for service in file.services if service.type_name == full_name), None)
+
+
+def generated_files(module: str) -> list[DescFile]:
+    """Return the files whose generated modules a module imports whole, as in `from . import orders_pb`."""
+    values = vars(sys.modules[module]).values()
+    return [value.desc() for value in values if isinstance(value, ModuleType) and value.__name__.endswith("_pb")]

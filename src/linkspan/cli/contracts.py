@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - typer reads it at run time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["commands"]
 
-commands = typer.Typer(help="Export contracts for other languages and tools.", no_args_is_help=True)
+commands = typer.Typer(help="Write contracts for other languages and tools, or read theirs.", no_args_is_help=True)
 
 Target = Annotated[str, typer.Argument(help="The contract's module, a package of such modules, or an app.", metavar="MODULE[:APP]")]
 
@@ -43,6 +43,29 @@ def export(
         _print(files, BESIDE)
     else:
         _write(files, out)
+
+
+@commands.command(
+    "import", epilog="Examples: linkspan contracts import orders.proto, or: linkspan contracts import protos --out gen, then import gen.…"
+)
+def import_(
+    source: Annotated[Path, typer.Argument(help="A .proto file, or the folder that imports start from.", metavar="FILE|DIR")],
+    out: Annotated[
+        Path | None, typer.Option(help="The package folder to write to; without it, the contract is printed.", metavar="DIR")
+    ] = None,
+) -> None:
+    """Make a typed contract from .proto files, with messages by Buf's protoc-gen-py. Works offline."""
+    from linkspan.contracts.proto_first import imported  # noqa: PLC0415 - only here
+
+    modules, contracts = imported(source)
+    if out is None:
+        typer.echo("\n\n".join(modules[path] for path in contracts), nl=False)
+        return
+    if out.resolve() == Path.cwd():
+        raise SetupError(
+            "The current folder would become a package and hide others of the same names: name a folder of its own with --out."
+        )
+    _write(modules, out)
 
 
 def _print(files: Mapping[str, str | bytes], hidden: Collection[str]) -> None:

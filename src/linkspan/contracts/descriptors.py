@@ -9,6 +9,7 @@ from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorProto, File
 
 from linkspan.contract import Contract, file_path, find_contract
 from linkspan.operation import ServiceContract
+from linkspan.service_descriptor import generated_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -49,7 +50,7 @@ def files_of(contract: Contract) -> tuple[DescFile, ...]:
     if contract.files:
         return contract.files
     used = [each for service in services_of(contract) for op in service.operations for each in (op.request, op.response)]
-    files = [cls.desc().file for cls in (*used, *events_of(contract))]
+    files = [*(cls.desc().file for cls in (*used, *events_of(contract))), *generated_files(contract.module)]
     return tuple(dict.fromkeys(file for file in files if file.proto.package == contract.package))
 
 

@@ -10,10 +10,11 @@ from linkspan.contracts.buf_yaml import buf_yaml
 from linkspan.contracts.comments import comments
 from linkspan.contracts.descriptors import descriptor_set, files_of, own_files, with_imports
 from linkspan.contracts.json_schema import json_schema as message_schema
+from linkspan.contracts.known_files import OPTIONS_COMMENTS
 from linkspan.contracts.openapi import openapi as openapi_document
 from linkspan.contracts.proto_text import ProtoText
 from linkspan.errors import SetupError
-from linkspan.options import OPTIONS_FILE, FieldRules, FileRules, MessageRules, MethodRules
+from linkspan.options import OPTIONS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,8 +33,7 @@ def proto(contracts: Sequence[Contract]) -> dict[str, str | bytes]:
     files = descriptor_set(contracts)
     owners = {file.name: contract for contract in with_imports(contracts) for file in own_files(contract)}
     texts = {name: text for contract in owners.values() for name, text in comments(contract.module).items()}
-    texts |= {f"linkspan.{rules.__name__}": rules.__doc__ or "" for rules in (FieldRules, FileRules, MessageRules, MethodRules)}
-    printer = ProtoText(files, texts)
+    printer = ProtoText(files, texts | OPTIONS_COMMENTS)
     written = [file for file in files.file if not file.name.startswith("google/protobuf/")]
     found: dict[str, str | bytes] = {"buf.yaml": buf_yaml(written)}
     for file in written:

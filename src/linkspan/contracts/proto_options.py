@@ -93,8 +93,10 @@ def _kind(field: DescField | DescExtension) -> Any:
 def _block(value: Any, kind: Any) -> str:
     if not _is_message(value):
         return _scalar(value, kind)
-    lines = [f"  {line}" for line in _fields(value)]
-    return "\n".join(["{", *lines, "}"]) if lines else "{}"
+    lines = list(_fields(value))
+    if len(lines) < 2:  # noqa: PLR2004 - buf keeps a single one beside its braces
+        return f"{{{''.join(lines)}}}"
+    return "\n".join(["{", *(f"  {line}" for line in lines), "}"])
 
 
 def _fields(message: protobuf.Message[Any]) -> Iterator[str]:

@@ -1,10 +1,11 @@
-"""Descriptors as `.proto` text (proto3), in the form that `buf format` leaves alone."""
+"""Descriptors as `.proto` text, in the form that `buf format` leaves alone: proto3, and what proto2 files such as `buf/validate` hold."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from protobuf import DescEnum, DescField, DescFieldValueList, DescFieldValueMap, DescMessage, ScalarType
+from protobuf.wkt.google.protobuf.descriptor_pb import FieldDescriptorProto
 
 from linkspan.contracts.proto_names import Names
 from linkspan.contracts.proto_options import Option, options_of, quoted
@@ -39,22 +40,24 @@ class ProtoText:
         found = (self._registry.file(file.name) for file in files.file)
         self._names = Names(file for file in found if file is not None)
         self._package = ""
+        self._proto2 = False
 
     def file(self, path: str, head: str = "") -> str:
         """Return the text of one file; `head` is a comment for its top.
 
         Raises:
-            SetupError: It is not in the set, is not proto3, or has an option that nothing declares.
+            SetupError: It is not in the set, is of an edition, or has an option that nothing declares.
         """
         file = self._registry.file(path)
-        if file is None or file.proto.syntax != "proto3":
-            raise SetupError(f"File '{path}' cannot be printed: only proto3 files of the contract can.")
+        if file is None or file.proto.syntax not in {"", "proto2", "proto3"}:
+            raise SetupError(f"File '{path}' cannot be printed: only proto2 and proto3 files of the contract can.")
         self._package = file.proto.package
+        self._proto2 = file.proto.syntax != "proto3"
         parts = [
-            [*_comment(head), *([""] if head else []), 'syntax = "proto3";'],
+            [*_comment(head), *([""] if head else []), f'syntax = "{"proto2" if self._proto2 else "proto3"}";'],
             [*self._above(self._package), f"package {self._package};"],
             [f"import {quoted(name)};" for name in sorted(file.proto.dependency)],
-            [f"option {each.name} = {each.value};" for each in self._options(file.proto.options, path)],
+            _statements(sorted(self._options(file.proto.options, path), key=lambda each: (each.name.startswith("("), each.name))),
             *self._extensions(file),
             *(self._service(service) for service in file.services),
             *(self._message(message) for message in file.messages),
@@ -80,11 +83,11 @@ class ProtoText:
 
     def _message(self, message: DescMessage) -> list[str]:
         name = message.type_name
-        if message.nested_extensions or message.proto.extension_range:
-            raise SetupError(f"Message '{name}' has extensions, which only proto2 files know: declare them at the top of a file.")
+        if message.nested_extensions:
+            raise SetupError(f"Message '{name}' declares extensions: declare them at the top of a file.")
         fields = [self._field(each, name) if isinstance(each, DescField) else self._oneof(each, name) for each in message.members]
         inner = [*(self._message(each) for each in message.nested_messages), *(self._enum(each) for each in message.nested_enums)]
-        head = [*_statements(self._options(message.proto.options, name)), *_reserved(message.proto)]
+        head = [*_statements(self._options(message.proto.options, name)), *_reserved(message.proto), *_extension_ranges(message.proto)]
         return [*self._above(name), *_braces(f"message {message.name}", [head, *_close(fields), *_apart(inner)])]
 
     def _enum(self, enum: DescEnum) -> list[str]:
@@ -113,11 +116,21 @@ class ProtoText:
 
     def _declared(self, field: DescField | DescExtension, name: str, scope: str) -> list[str]:
         proto = field.proto
-        label = "repeated " if isinstance(field.value, DescFieldValueList) else "optional " if proto.proto3_optional else ""
         options = self._options(proto.options, name)
+        if proto.default_value:
+            raise SetupError(f"Field '{name}' has a default value, which this printer does not write: leave it out.")
         if isinstance(field, DescField) and proto.json_name != camel_case(field.name):
             options.append(Option("json_name", quoted(proto.json_name)))
-        return _with_options(f"{label}{self._type(field.value, scope)} {field.name} = {field.number}", options)
+        return _with_options(f"{self._label(field)}{self._type(field.value, scope)} {field.name} = {field.number}", options)
+
+    def _label(self, field: DescField | DescExtension) -> str:
+        proto = field.proto
+        if isinstance(field.value, DescFieldValueList):
+            return "repeated "
+        if proto.label == FieldDescriptorProto.Label.REQUIRED:
+            return "required "
+        inside = isinstance(field.value, DescFieldValueMap) or getattr(field.value, "oneof", None) is not None
+        return "optional " if proto.proto3_optional or (self._proto2 and not inside) else ""
 
     def _type(self, value: Any, scope: str) -> str:
         if isinstance(value, DescFieldValueMap):
@@ -166,6 +179,11 @@ def _reserved(proto: DescriptorProto | EnumDescriptorProto) -> list[str]:
     numbers = [f"{low}" if low == high else f"{low} to {'max' if high == highest else high}" for low, high in ranges]
     names = [quoted(name) for name in proto.reserved_name]
     return [f"reserved {', '.join(each)};" for each in (numbers, names) if each]
+
+
+def _extension_ranges(proto: DescriptorProto) -> list[str]:
+    ends = [(each.start, "max" if each.end > 2**29 - 1 else str(each.end - 1)) for each in proto.extension_range]
+    return [f"extensions {low};" if str(low) == high else f"extensions {low} to {high};" for low, high in ends]
 
 
 def _close(parts: Sequence[Sequence[str]]) -> list[list[str]]:
