@@ -86,7 +86,7 @@ def _http_file() -> DescFile:
     bindings = _field("additional_bindings", 11, "additionalBindings", label=Label.REPEATED, type=message, type_name=rule)
     flag = _field("fully_decode_reserved_expansion", 2, "fullyDecodeReservedExpansion", type=FieldType.BOOL)
     rules = _field("rules", 1, label=Label.REPEATED, type=message, type_name=rule)
-    fields = [_field("selector", 1), *pattern, _field("body", 7), custom, bindings, _field("response_body", 12, "responseBody")]
+    fields = [_field("selector", 1), *pattern, custom, _field("body", 7), bindings, _field("response_body", 12, "responseBody")]
     proto = FileDescriptorProto(
         name="google/api/http.proto",
         package="google.api",
@@ -101,7 +101,7 @@ def _http_file() -> DescFile:
 
 
 def _annotations_file() -> DescFile:
-    option = _field("http", _EXTENSION_NUMBER, "[google.api.http]", type=FieldType.MESSAGE, type_name=".google.api.HttpRule")
+    option = _field("http", _EXTENSION_NUMBER, type=FieldType.MESSAGE, type_name=".google.api.HttpRule")
     option.extendee = ".google.protobuf.MethodOptions"
     proto = FileDescriptorProto(
         name="google/api/annotations.proto",

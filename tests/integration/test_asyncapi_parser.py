@@ -33,7 +33,14 @@ def parsed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "target", ["examples.shop.contracts", "examples.shop.app:app", "tests.unit.test_message", "tests.unit.test_operation"]
+    "target",
+    [
+        "examples.shop.contracts",
+        "examples.shop.app:app",
+        "tests.unit.test_message",
+        "tests.unit.test_operation",
+        "tests.unit.test_validation",
+    ],
 )
 def test_parser_finds_nothing_wrong(target: str) -> None:
     contracts, app = load_contracts(target)

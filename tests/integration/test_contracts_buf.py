@@ -46,18 +46,31 @@ def built(folder: Path) -> dict[str, FileDescriptorProto]:
 
 def assert_buf_agrees(contracts: list[Contract], folder: Path) -> None:
     write(contracts, folder)
-    ours = {file.name: file for file in descriptor_set(contracts).file}
+    files = descriptor_set(contracts)
+    ours, registry = {file.name: file for file in files.file}, files.to_registry()
     theirs = built(folder)
     assert set(ours) == set(theirs)
     for name, file in ours.items():
         if not name.startswith("google/protobuf/"):
-            assert FileDescriptorProto.from_binary(file.to_binary()) == theirs[name]
+            assert theirs[name].to_json(registry=registry) == file.to_json(registry=registry)
     for words in (["lint"], ["format", "-d", "--exit-code"]):
         found = buf(folder, *words)
         assert (found.returncode, found.stdout.decode()) == (0, ""), found.stderr.decode()
 
 
-@pytest.mark.parametrize("target", ["examples.shop.contracts", "tests.unit.test_message", "tests.unit.test_operation"])
+TARGETS = [
+    "examples.shop.contracts",
+    "tests.integration.rest_shop",
+    "tests.unit.app_streams",
+    "tests.unit.test_json_schema",
+    "tests.unit.test_message",
+    "tests.unit.test_operation",
+    "tests.unit.test_rest_binding",
+    "tests.unit.test_validation",
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_buf_agrees_about(target: str, tmp_path: Path) -> None:
     contracts, _ = load_contracts(target)
     assert_buf_agrees(contracts, tmp_path / "out")

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorProto, FileDescriptorSet
 
+from linkspan.cli.contract_target import load_contracts
+from linkspan.contracts.export import exported
 from linkspan.contracts.proto_first import imported
 from linkspan.errors import SetupError
 from linkspan.rules import schema
@@ -171,6 +173,21 @@ def test_export_gives_the_imported_files_back(folder: Path) -> None:
     assert "  // One order.\n  rpc GetOrder" in text
     rules = schema().desc().proto  # printed by us, built by buf: the very rules that protovalidate has
     assert FileDescriptorProto.from_binary(rules.to_binary()) == back["buf/validate/validate.proto"]
+
+
+def test_exported_contracts_come_back_as_they_were(tmp_path: Path) -> None:
+    contracts, _ = load_contracts("examples.shop.contracts")
+    for path, text in exported(contracts, ["proto"]).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(str(text), encoding="utf-8")
+    modules, made = imported(tmp_path)
+    assert set(made) == {f"shop/{name}/v1/{name}.py" for name in ("inventory", "orders", "payments", "shipping", "storefront")}
+    for line in (
+        'accept_order = command(AcceptOrder, OrderRef, answer="later")',
+        "get_order = query(GetOrder, Order)",
+        'order_settled = event(OrderSettled)\n    """The customer has paid; the goods may go out."""',
+    ):
+        assert f"    {line}\n" in modules["shop/orders/v1/orders.py"]
 
 
 def test_service_may_have_a_file_of_its_own(tmp_path: Path) -> None:
