@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from protobuf import DescFile
     from protobuf.wkt.google.protobuf.descriptor_pb import ServiceDescriptorProto
 
-__all__ = ["VERSION", "Contract", "file_path", "find_contract"]
+__all__ = ["PACKAGE", "VERSION", "Contract", "file_path", "find_contract"]
 
-_PACKAGE: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
+PACKAGE: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 VERSION: Final = re.compile(r"v[1-9][0-9]*((alpha|beta|test)[a-z0-9]*|p[0-9]+(alpha|beta)[0-9]*)?")
 
 
@@ -52,7 +52,7 @@ class Contract:
         self._services: dict[str, Callable[[], tuple[ServiceDescriptorProto, list[DescFile]]]] = {}
         self._files: list[DescFile] = []
         self._failure: SetupError | None = None
-        if not _PACKAGE.fullmatch(package):
+        if not PACKAGE.fullmatch(package):
             raise SetupError(f"Contract '{package}' is no proto package: write lower-case words and dots, as in 'shop.orders.v1'.")
         self._claim()
 

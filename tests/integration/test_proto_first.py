@@ -222,6 +222,8 @@ def test_service_may_have_a_file_of_its_own(tmp_path: Path) -> None:
         ),
         ('syntax = "proto3";\npackage a.v1;\nimport "b/c.proto";', "a.proto:3:1:imported file does not exist"),
         ('syntax = "proto3";\npackage a.v1;\nmessage A {}', "has no service and no event: declare one, or mark messages with option"),
+        ('syntax = "proto3";\nmessage A {}', "File 'a.proto' has no package: write one"),
+        ('syntax = "proto3";\npackage Big.v1;\nmessage A {}', "Package 'Big.v1' of 'a.proto' cannot be a contract: write lower-case"),
         (None, "There is no .proto file"),
     ],
 )

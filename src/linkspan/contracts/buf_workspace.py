@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
@@ -72,9 +73,9 @@ class Workspace:
         self._buf = _tool("buf")
         self._plugin = _tool("protoc-gen-py")
         self._known = known_texts()
-        files = [file.relative_to(root).as_posix() for file in root.rglob("*.proto")]
+        files = [file.relative_to(root).as_posix() for file in islice(root.rglob("*.proto"), _MAX_FILES + 1)]
         if len(files) > _MAX_FILES:
-            raise SetupError(f"The folder '{root}' has {len(files)} .proto files: name the folder that imports start from.")
+            raise SetupError(f"The folder '{root}' has more than {_MAX_FILES} .proto files: name the folder that imports start from.")
         for path in files:
             if path not in self._known:
                 self._put(f"{_OWN}/{path}", (root / path).read_bytes())

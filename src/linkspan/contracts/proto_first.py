@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from linkspan.contract import PACKAGE
 from linkspan.contracts.buf_workspace import Workspace, import_root
 from linkspan.contracts.contract_module import ContractModule
 from linkspan.errors import SetupError
@@ -35,6 +36,7 @@ def imported(source: Path) -> tuple[dict[str, str], list[str]]:
         registry = workspace.descriptors().to_registry()
         found = [registry.file(path) for path in wanted]
         files = [file for file in found if file is not None and file.proto.package not in _NOT_GENERATED]
+        _check_packages(files)
         modules = workspace.generate(_with_imports(files))
     contracts: dict[str, str] = {}
     for package in dict.fromkeys(file.proto.package for file in files):
@@ -44,6 +46,17 @@ def imported(source: Path) -> tuple[dict[str, str], list[str]]:
     if not contracts:
         raise SetupError(f"'{source}' has no service and no event: declare one, or mark messages with option (linkspan.message).event.")
     return {**modules, **contracts}, list(contracts)
+
+
+def _check_packages(files: Sequence[DescFile]) -> None:
+    for file in files:
+        package = file.proto.package
+        if not package:
+            raise SetupError(f"File '{file.name}' has no package: write one, as in `package shop.orders.v1;`.")
+        if not PACKAGE.fullmatch(package):
+            raise SetupError(
+                f"Package '{package}' of '{file.name}' cannot be a contract: write lower-case words and dots, as in 'shop.orders.v1'."
+            )
 
 
 def _with_imports(files: Sequence[DescFile]) -> list[str]:
