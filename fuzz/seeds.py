@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from protobuf.wkt import Timestamp
 
 from fuzz.messages import Colour, Echo, Everything, Leaf
+from fuzz.rest import REST_ANSWERS, REST_REQUESTS
 from linkspan import envelope
 from linkspan.envelope import Envelope
 from linkspan.errors import Code
@@ -90,6 +91,8 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b"HTTP/1.1 503 X\r\nconnection: close\r\n\r\nx",
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 X\r\n\r\n",
     ),
+    "rest-request": REST_REQUESTS,
+    "rest-answer": REST_ANSWERS,
     "orders-file": (
         b"536365,85123A,WHITE HEART,6,12/1/2010 8:26,2.55,17850,United Kingdom\r\n",
         b'C536379,D,"Discount, ""x""",-1,2010-12-01 09:41:00,27.5,14527,United Kingdom\n,,,,,,,\n',

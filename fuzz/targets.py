@@ -21,6 +21,7 @@ from nats.errors import ProtocolError
 
 from examples.shop import orders_csv
 from fuzz.messages import Echo, Everything
+from fuzz.rest import rest_answer, rest_request
 from linkspan import envelope
 from linkspan.brokers.nats_consumer import own_headers
 from linkspan.brokers.nats_hotpath import HotParser
@@ -303,6 +304,8 @@ TARGETS: dict[str, Callable[[], Callable[[bytes], None]]] = {
     "nats": NatsFrames,
     "http-server": HttpServer,
     "http-client": HttpClient,
+    "rest-request": lambda: rest_request,
+    "rest-answer": lambda: rest_answer,
     "orders-file": OrdersFile,
 }
 """A name, and what makes the function that takes the input; slow parts are made once."""

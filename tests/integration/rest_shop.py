@@ -113,7 +113,7 @@ def shop(seen: Seen) -> Service:
     @service.handles(Shop.find_orders)
     async def find(ctx: Context, request: FindOrders) -> Orders:
         seen.requests.append(request)
-        return Orders(orders=[Order(order_id=str(number)) for number in range(request.limit)])
+        return Orders(orders=[Order(order_id=str(number)) for number in range(min(request.limit, 10))])
 
     @service.handles(Shop.latest)
     async def latest(ctx: Context, request: FindOrders) -> Order:

@@ -175,6 +175,7 @@ ANSWERS: dict[str, tuple[Response, Code, str]] = {
     "redirect": (RedirectResponse("http://elsewhere.example/"), Code.FAILED_PRECONDITION, "redirects are not followed"),
     "wrong types": (JSONResponse({"in_stock": "many"}), Code.INTERNAL, "Reading 'rest.stock.v1.Level' from JSON failed"),
     "deep": (Response("[" * 5000, status_code=400), Code.INVALID_ARGUMENT, "HTTP status 400"),
+    "code of another type": (JSONResponse({"code": []}, 503), Code.UNAVAILABLE, "HTTP status 503"),
     "odd members": (
         JSONResponse({"title": 7, "detail": ["x"], "code": True, "status": 1}, 429),
         Code.RESOURCE_EXHAUSTED,

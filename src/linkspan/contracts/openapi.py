@@ -21,6 +21,10 @@ __all__ = ["openapi"]
 Given: TypeAlias = "Contract | type[ServiceContract]"
 
 _ERROR: Final = {"$ref": "#/components/responses/Error"}
+_BARE: Final = {  # the protocol asks for no body here
+    "405": {"description": "The method is not one of this operation."},
+    "415": {"description": "The content type is none of those listed."},
+}
 _ERROR_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "description": "What went wrong, the same on every path.",
@@ -45,7 +49,7 @@ _ERROR_SCHEMA: Final[dict[str, Any]] = {
 _HEADERS: Final[dict[str, dict[str, Any]]] = {
     "connect-timeout-ms": {
         "description": "The deadline: milliseconds until an answer is worthless.",
-        "schema": {"type": "integer", "minimum": 0, "maximum": 9_999_999_999},
+        "schema": {"type": "integer", "minimum": 1, "maximum": 9_999_999_999},
     },
     "idempotency-key": {
         "description": "Names the request, however often it is made.",
@@ -137,7 +141,7 @@ class _Document:
         unary = isinstance(operation, Query | Command)
         kinds = ("application/json", "application/proto") if unary else ("application/connect+json", "application/connect+proto")
         answer = {"description": "The answer.", "content": self._content(operation.response, kinds)}
-        shared = {"tags": [operation.service_name], **_told(text), "responses": {"200": answer, "default": _ERROR}}
+        shared = {"tags": [operation.service_name], **_told(text), "responses": {"200": answer, **_BARE, "default": _ERROR}}
         body = {"required": True, "content": self._content(operation.request, kinds)}
         names = [*header_names(operation), "connect-protocol-version"]
         self.paths[operation.path] = {

@@ -48,6 +48,7 @@ _CODES: Final = {
     504: Code.DEADLINE_EXCEEDED,
 }
 _SERVERS_FAULT: Final = 500
+_NAMES: Final = frozenset(code.value for code in Code)
 _NUMBERS: Final = tuple(Code)  # gRPC counts its codes from 1 in the order in which Code names them
 _MOST_TEXT: Final = 1000
 
@@ -79,15 +80,15 @@ def _from_body(status: int, body: bytes, registry: Registry) -> Error:
     if not isinstance(content, dict):
         return _from_status(status)
     known = cast("dict[str, Any]", content)
-    if known.get("code") in {code.value for code in Code} and "status" not in known:
+    code = known.get("code")
+    if isinstance(code, str) and code in _NAMES and "status" not in known:
         try:
             return read_error(status, body, registry)
         except ValueError:
             return _from_status(status)
     google = known.get("error")
     inner = cast("dict[str, Any]", google) if isinstance(google, dict) else known
-    code = _named(inner) or code_of_status(status)
-    return Error(code, _text(inner) or _from_status(status).message, _kept(known))
+    return Error(_named(inner) or code_of_status(status), _text(inner) or _from_status(status).message, _kept(known))
 
 
 def _named(content: Mapping[str, Any]) -> Code | None:
