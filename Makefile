@@ -89,6 +89,7 @@ compat: $(VENV)/.dev-installed ## Hold our rules of compatibility to buf
 .PHONY: integration
 integration: $(VENV)/.dev-installed ## Run whole stories on real servers
 	@scripts/get_asyncapi.sh
+	@scripts/get_chromium.sh
 	$(call suite,integration)
 
 .PHONY: typing

@@ -7,9 +7,12 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.applications import Starlette
 
+from linkspan import App, Web
+from tests.integration.asgi_servers import uvicorn_serving
 from tests.integration.direct_orders import raw
-from tests.integration.rest_shop import FindOrders, Order, Status, as_json, curl, open_shop
+from tests.integration.rest_shop import FindOrders, Order, Seen, Status, as_json, curl, open_shop, shop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,3 +168,14 @@ async def test_chunked_body_is_read_and_bounded(tmp_path: Path) -> None:
         status, _, body = await curl(*arguments, f"{app.address}/v1/orders")
         assert (status, body["code"]) == (429, "resource_exhausted")
         assert len(seen.requests) == 1
+
+
+async def test_routes_answer_below_a_mount(tmp_path: Path) -> None:
+    seen = Seen()
+    app = App(shop(seen), broker="memory://", data=tmp_path, web=Web(openapi=True))
+    outer = Starlette()
+    app.mount_on(outer, "/a b")
+    async with uvicorn_serving(outer) as address:
+        assert (await curl(f"{address}/a%20b/v1/orders/x%2Fy"))[2]["orderId"] == "x/y"
+        assert (await curl(f"{address}/a%20b/openapi.json"))[2]["info"]["title"] == "rest.shop.v1"
+        assert (await curl(f"{address}/v1/orders/7"))[0] == 404

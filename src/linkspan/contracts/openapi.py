@@ -76,13 +76,16 @@ _GET_PARAMETERS: Final[list[dict[str, Any]]] = [
 ]
 
 
-def openapi(contracts: Iterable[Given], *, title: str = "", version: str = "", servers: Iterable[str] = ()) -> dict[str, Any]:
+def openapi(
+    contracts: Iterable[Given], *, title: str = "", version: str = "", servers: Iterable[str] = (), connect_get: bool = False
+) -> dict[str, Any]:
     """Return the OpenAPI document of contracts or service contracts.
 
     `title` defaults to the packages, `version` to the version at the end of the first (`v1`), `servers` are the URLs to call.
+    `connect_get` says that the servers answer queries by Connect's GET, too; ours take POST.
     """
     services = list(dict.fromkeys(service for given in contracts for service in services_of(given)))
-    document = _Document()
+    document = _Document(connect_get=connect_get)
     for service in services:
         document.add(service)
     packages = list(dict.fromkeys(service.contract.package for service in services))
@@ -112,7 +115,8 @@ def services_of(given: Given) -> list[type[ServiceContract]]:
 class _Document:
     """The parts of one document, as they come together."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, connect_get: bool) -> None:
+        self._connect_get = connect_get
         self.tags: list[dict[str, Any]] = []
         self.paths: dict[str, dict[str, Any]] = {}
         self.schemas = Schemas("#/components/schemas/")
@@ -147,7 +151,7 @@ class _Document:
         self.paths[operation.path] = {
             "post": {"operationId": operation.full_name, "parameters": references(names), "requestBody": body, **shared}
         }
-        if isinstance(operation, Query):
+        if isinstance(operation, Query) and self._connect_get:
             parameters = [*_GET_PARAMETERS, *references(header_names(operation))]
             self.paths[operation.path]["get"] = {"operationId": f"{operation.full_name}.get", "parameters": parameters, **shared}
 
