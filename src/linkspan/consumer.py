@@ -141,7 +141,7 @@ class Consumer:
         if self._stopping:
             return
         try:
-            envelope = envelopes.read(delivery.headers)
+            envelope = envelopes.read(delivery.headers, delivery.data)
             key = envelope.key or f"~{envelope.id}"
             work = Work(delivery, envelope, key)
         except Error as error:
@@ -314,7 +314,7 @@ class Consumer:
             text = "The message has no 'ce-partitionkey' header: publish it with its order key."
             self._dead(work, Error(Code.INVALID_ARGUMENT, text))
             return False
-        if envelope.expires and envelope.expires <= envelopes.timestamp(self._clock.now()):
+        if envelope.expires and envelopes.moment(envelope.expires) <= self._clock.now():
             self.counts.expired += 1
             _log.info("A message expired before it was handled.", extra=self._fields(work))
             self._finish(work)

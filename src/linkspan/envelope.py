@@ -16,9 +16,11 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from linkspan.attributes import MAX_KEY, check_attributes, has_forbidden, moment
 from linkspan.errors import Code, Error
+from linkspan.structured import STRUCTURED, is_structured, read_attributes
 
-__all__ = ["LANES", "Envelope", "claim", "lane_of", "read", "render"]
+__all__ = ["LANES", "MAX_KEY", "Envelope", "claim", "lane_of", "moment", "read", "render"]
 
 LANES = 64
 """Lanes of a topic; fixed at creation, a key always has the same one."""
@@ -26,13 +28,11 @@ LANES = 64
 MAX_HEADERS = 16 * 1024
 """A block longer than this many bytes is refused before it is parsed."""
 
-MAX_KEY = 512
-"""The longest key or id, in characters."""
-
 PROTOBUF = "application/protobuf"
 JSON = "application/json"
 
 _SAFE = "!#$&'()*+,-./:;<=>?@[]^_`{|}~"
+_QUOTED_PAIR = re.compile(r"\\(.)")
 _FIRST = "\r\nce-id: "
 _HEAD = re.compile(r"ce-specversion: 1\.0\r\nce-type: ([^\r]+)\r\nce-source: ([^\r]+)\r\nce-datacontenttype: ([^\r]+)")
 _REST = re.compile(
@@ -111,8 +111,11 @@ def render(head: str, envelope: Envelope) -> bytes:
     return text.encode("ascii")
 
 
-def read(block: bytes) -> Envelope:
-    """Read a block of headers. Raises `Error(INVALID_ARGUMENT)` naming what is missing or malformed, never its value."""
+def read(block: bytes, data: bytes = b"") -> Envelope:
+    """Read a block of headers, and the attributes in `data` where the headers say that they are there (structured mode).
+
+    Raises `Error(INVALID_ARGUMENT)` naming what is missing or malformed, never its value.
+    """
     if len(block) > MAX_HEADERS:
         raise Error(Code.INVALID_ARGUMENT, f"The headers have {len(block)} bytes: at most {MAX_HEADERS} are accepted.")
     try:
@@ -123,13 +126,17 @@ def read(block: bytes) -> Envelope:
     match = _REST.match(text, cut + len(_FIRST)) if cut >= 0 else None
     head = _head(text[:cut]) if match else None
     if match is None or head is None:
-        return _read_any(text)
+        return _read_any(text, data)
     kind, source, content = head
     id_, time, key, trace, correlation, causation, expires, sequence = match.groups()
     if "%" in text:
-        id_, key, correlation, causation = map(unquote, (id_, key, correlation or "", causation or ""))
+        id_, key, correlation, causation = (_decoded(value or "") for value in (id_, key, correlation, causation))
+        if has_forbidden(f"{id_}{key}{correlation}{causation}"):
+            raise Error(Code.INVALID_ARGUMENT, "An attribute holds a control character: take it out.")
     if len(id_) > MAX_KEY or len(key) > MAX_KEY:
         raise Error(Code.INVALID_ARGUMENT, f"The id or key has more than {MAX_KEY} characters: use a shorter one.")
+    if expires:
+        moment(expires)
     return Envelope(id_, source, kind, key, trace, time, correlation or "", causation or "", expires or "", int(sequence or 0), content)
 
 
@@ -137,7 +144,9 @@ def read(block: bytes) -> Envelope:
 def _head(text: str) -> tuple[str, str, str] | None:
     """Read type, source and content type, which are the same for every message of a type from a source; None for a foreign block."""
     match = _HEAD.fullmatch(text)
-    return (match[1], unquote(match[2]), match[3]) if match else None
+    if match is None or has_forbidden(source := _decoded(match[2])):
+        return None
+    return (match[1], source, match[3])
 
 
 def headers_of(text: str) -> dict[str, str]:
@@ -150,18 +159,17 @@ def headers_of(text: str) -> dict[str, str]:
     return found
 
 
-def _read_any(text: str) -> Envelope:
-    """Read headers in any order, from any CloudEvents publisher."""
+def _read_any(text: str, data: bytes) -> Envelope:
+    """Read headers in any order, from any CloudEvents publisher: the NATS binding, HTTP's way, or structured mode."""
     found = headers_of(text)
-    attributes = {name[3:]: unquote(value) for name, value in found.items() if name.startswith("ce-")}
-    for name in ("id", "source", "type", "specversion"):
-        if not attributes.get(name):
-            raise Error(Code.INVALID_ARGUMENT, f"The message has no 'ce-{name}' header: publish it as a CloudEvent 1.0.")
-    if not attributes["specversion"].startswith("1."):
-        raise Error(Code.INVALID_ARGUMENT, "The message has an unknown CloudEvents version: 1.0 is accepted.")
+    content_type = found.get("content-type", "")
+    if is_structured(content_type):
+        attributes, content_type = read_attributes(data, content_type), STRUCTURED
+    else:
+        attributes = {name[3:]: _decoded(value) for name, value in found.items() if name.startswith("ce-")}
+        content_type = attributes.get("datacontenttype", "") or content_type or PROTOBUF
+    check_attributes(attributes)
     sequence = attributes.get("sequence", "")
-    if len(attributes["id"]) > MAX_KEY or len(attributes.get("partitionkey", "")) > MAX_KEY:
-        raise Error(Code.INVALID_ARGUMENT, f"The id or key has more than {MAX_KEY} characters: use a shorter one.")
     return Envelope(
         attributes["id"],
         attributes["source"],
@@ -172,6 +180,16 @@ def _read_any(text: str) -> Envelope:
         attributes.get("correlationid", ""),
         attributes.get("causationid", ""),
         attributes.get("expirytime", ""),
-        int(sequence) if sequence.isdecimal() and len(sequence) <= 18 else 0,  # noqa: PLR2004 - what fits a signed 64-bit
-        attributes.get("datacontenttype", "") or found.get("content-type", "") or PROTOBUF,
+        int(sequence) if sequence.isascii() and sequence.isdecimal() and len(sequence) <= 18 else 0,  # noqa: PLR2004 - what fits a signed 64-bit
+        content_type,
     )
+
+
+def _decoded(value: str) -> str:
+    """Undo quoting (RFC 9110 §5.6.4), then percent-encoding (CloudEvents HTTP binding §3.1.3.2, NATS binding §3.1.3.2)."""
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        value = _QUOTED_PAIR.sub(r"\1", value[1:-1])
+    try:
+        return unquote(value, errors="strict")
+    except UnicodeDecodeError as error:
+        raise Error(Code.INVALID_ARGUMENT, "A header is percent-encoded, but not as UTF-8: encode it anew.") from error

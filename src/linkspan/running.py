@@ -9,13 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from linkspan.consumer import Consumer
+from linkspan.content import decode_content
 from linkspan.context import Context, Transaction
 from linkspan.deadletter import Holding
-from linkspan.envelope import JSON, PROTOBUF
 from linkspan.errors import Code, Error, SetupError
 from linkspan.handler import compose
 from linkspan.inbox import forget_old
-from linkspan.message import decode, decode_json
 from linkspan.operation import Command
 from linkspan.ports import Outcome, Unit
 from linkspan.sender import Sender, command_topic, event_topic
@@ -146,7 +145,7 @@ class RunningService:
         return consumer
 
     def _binding(self, handled: Handled) -> Binding:
-        return Binding(handled.name, partial(_decode, handled.request), self._handler(handled), handled.once)
+        return Binding(handled.name, partial(decode_content, handled.request), self._handler(handled), handled.once)
 
     def _handler(self, handled: Handled) -> Handler:
         if handled.name not in self._handlers:
@@ -359,14 +358,6 @@ def _check_response(handled: Handled, response: Any) -> None:
     if handled.operation is not None and type(response) is not handled.operation.response:
         text = f"The handler of '{handled.name}' returned a {type(response).__name__}: return its response type."
         raise Error(Code.INTERNAL, text)
-
-
-def _decode(cls: type[Any], data: bytes, content_type: str) -> Any:
-    if content_type == PROTOBUF:
-        return decode(cls, data)
-    if content_type.partition(";")[0].strip() == JSON:
-        return decode_json(cls, data)
-    raise Error(Code.INVALID_ARGUMENT, f"A content type other than '{PROTOBUF}' or '{JSON}' cannot be decoded: publish one of these.")
 
 
 def _unsettled(_unit: Unit) -> None:

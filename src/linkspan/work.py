@@ -148,7 +148,7 @@ def unreadable(delivery: Delivery, error: Error) -> Work:
 def letter_work(letter: Letter) -> Work:
     """Take a letter in hand, under its key in the store; where its headers cannot be read, with that error, as when it came."""
     try:
-        work = Work(FromStore(letter), envelopes.read(letter.headers), letter.key)
+        work = Work(FromStore(letter), envelopes.read(letter.headers, letter.data), letter.key)
     except Error as error:
         work = Work(FromStore(letter), Envelope(letter.id, letter.source, letter.type, letter.key), letter.key, error=error)
     work.letter = letter

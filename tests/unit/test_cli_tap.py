@@ -168,4 +168,4 @@ def test_line_holds_what_a_message_is_and_no_personal_data() -> None:
 
 
 def test_foreign_message_is_told_by_its_problem() -> None:
-    assert "has no 'ce-id' header" in _line(seen(b"x: y\r\n"), None, {}, Look())
+    assert "has no 'id' attribute" in _line(seen(b"x: y\r\n"), None, {}, Look())

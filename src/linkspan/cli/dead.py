@@ -13,8 +13,9 @@ import typer
 from linkspan import envelope as envelopes
 from linkspan.cli.table import moment, show
 from linkspan.cli.target import chosen, load_app, opened_stores
+from linkspan.content import decode_content
 from linkspan.errors import Error, SetupError
-from linkspan.message import decode, decode_json, redacted
+from linkspan.message import redacted
 from linkspan.ports import LetterState
 from linkspan.runtime import system
 
@@ -121,8 +122,7 @@ def _content(app: App, letter: Letter) -> str:
     if cls is None:
         return f"{len(letter.data)} bytes of a type that this service does not handle"
     try:
-        as_json = envelopes.read(letter.headers).content_type.startswith(envelopes.JSON)
-        return redacted(decode_json(cls, letter.data) if as_json else decode(cls, letter.data))
+        return redacted(decode_content(cls, letter.data, envelopes.read(letter.headers, letter.data).content_type))
     except Error:
         return f"{len(letter.data)} bytes that cannot be decoded"
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import protobuf
 
-from linkspan import envelope as envelopes
+from linkspan.content import decode_content
 from linkspan.errors import Error
-from linkspan.message import decode, decode_json, traits_of
+from linkspan.message import traits_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,8 +77,7 @@ def content(cls: Any, envelope: Envelope, data: bytes, *, raw: bool = False) -> 
     if cls is None:
         return f"{len(data)} bytes of a type that this app does not know"
     try:
-        as_json = envelope.content_type.startswith(envelopes.JSON)
-        return masked(decode_json(cls, data) if as_json else decode(cls, data), raw=raw)
+        return masked(decode_content(cls, data, envelope.content_type), raw=raw)
     except Error:
         return f"{len(data)} bytes that cannot be decoded"
 

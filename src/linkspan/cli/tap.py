@@ -120,7 +120,7 @@ async def _add_all(tap: Tap, chosen: dict[str, set[str] | None], look: Look) -> 
 def _line(seen: Seen, among: set[str] | None, types: dict[str, tuple[str, Any]], look: Look) -> str:
     """Return a message on one line, '' for one that was not asked for."""
     try:
-        envelope = envelopes.read(seen.headers)
+        envelope = envelopes.read(seen.headers, seen.data)
     except Error as error:
         return "" if among is not None else _text(seen, {"problem": error.message}, look)
     if among is not None and envelope.type not in among:

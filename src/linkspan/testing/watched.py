@@ -100,7 +100,7 @@ class _Watched:
     def ack(self) -> None:
         self._delivery.ack()
         with suppress(Error):  # a foreign message without an id was not stored by us
-            self._done.add(envelopes.read(self.headers).id)
+            self._done.add(envelopes.read(self.headers, self.data).id)
 
     def nack(self, delay: float = 0.0) -> None:
         self._delivery.nack(delay)
