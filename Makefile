@@ -100,6 +100,12 @@ typing: $(VENV)/.dev-installed ## Check that the type checkers flag wrong uses
 examples: $(VENV)/.dev-installed ## Run every example and compare what it prints
 	$(call suite,examples)
 
+.PHONY: neighbours
+neighbours: $(VENV)/.dev-installed ## Exchange events with a Go and a Node program
+	$(say) "Build the neighbours' programs"
+	@scripts/get_neighbours.sh $(VENV)
+	$(call suite,neighbours)
+
 .PHONY: crash
 crash: $(VENV)/.dev-installed ## Die at every commit, publish and ack, restart, check the history
 	$(call suite,crash)
