@@ -236,6 +236,8 @@ class App:
         running = self.running.values()
         topics = sorted({topic for each in running for topic in each.topics})
         self.drifts = await self.broker.declare(topics, [group for each in running for group in each.groups])
+        for reader in (reader for each in running for reader in each.foreign):
+            self.drifts += await reader.declare()
         for drift in self.drifts:
             fields = {"what": drift.what, "setting": drift.setting, "declared": drift.declared, "found": drift.found}
             _log.warning("The broker has other settings than declared; they are left as they are.", extra=fields)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from linkspan.context import Home, Transaction
     from linkspan.deadletter import Holding
+    from linkspan.foreign import ForeignReader
     from linkspan.outbox import Relay
     from linkspan.ports import Broker, Delivery, Letter, Subscription, Timer, Unit
 
@@ -57,7 +58,7 @@ class Consumer:
         topic: str,
         bindings: Mapping[str, Binding],
         *,
-        broker: Broker,
+        broker: Broker | ForeignReader,
         relay: Relay,
         holding: Holding,
         limits: Limits,

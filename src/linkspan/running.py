@@ -13,8 +13,10 @@ from linkspan.content import decode_content
 from linkspan.context import Context, Transaction
 from linkspan.deadletter import Holding
 from linkspan.errors import Code, Error, SetupError
+from linkspan.foreign import ForeignReader
 from linkspan.handler import compose
 from linkspan.inbox import forget_old
+from linkspan.message import type_name
 from linkspan.operation import Command
 from linkspan.ports import Outcome, Unit
 from linkspan.sender import Sender, command_topic, event_topic
@@ -76,19 +78,17 @@ class RunningService:
         self._cleaning: asyncio.Task[None] | None = None
         self.holding = Holding(self, store, service.limits)
         self.consumers = [self._consumer(topic, bindings) for topic, bindings in self._topics().items()]
+        self.groups = [(consumer.topic, self.name) for consumer in self.consumers]
+        self.foreign = [ForeignReader(source, broker, service.name) for source in service.sources]
+        self.consumers += [self._foreign_consumer(reader) for reader in self.foreign]
 
     # --- life ---
-
-    @property
-    def groups(self) -> list[tuple[str, str]]:
-        """Return the `(topic, group)` pairs that this service consumes."""
-        return [(consumer.topic, self.name) for consumer in self.consumers]
 
     @property
     def topics(self) -> set[str]:
         """Return the topics that this service's own contracts publish to or take commands from."""
         packages = {contract.contract.package for contract in self.declared.contracts} | self.declared.owned.places
-        return {consumer.topic for consumer in self.consumers} | {event_topic(package) for package in packages}
+        return {topic for topic, _ in self.groups} | {event_topic(package) for package in packages}
 
     def provide(self, given: object) -> None:
         """Take what the lifespan yielded."""
@@ -135,11 +135,22 @@ class RunningService:
                 found.setdefault(command_topic(handled.package), {})[handled.name] = self._binding(handled)
         return found
 
-    def _consumer(self, topic: str, bindings: dict[str, Binding]) -> Consumer:
+    def _foreign_consumer(self, reader: ForeignReader) -> Consumer:
+        handled = self.declared.events[type_name(reader.source.event)]
+        return self._consumer(reader.source.subject, {handled.name: self._binding(handled)}, reader)
+
+    def _consumer(self, topic: str, bindings: dict[str, Binding], reader: ForeignReader | None = None) -> Consumer:
         own = tuple(f"{contract.full_name}." for contract in self.declared.contracts)
         strict = own if topic.endswith(".commands") else ()
         consumer = Consumer(
-            self, topic, bindings, broker=self._broker, relay=self.relay, holding=self.holding, limits=self.declared.limits, strict=strict
+            self,
+            topic,
+            bindings,
+            broker=reader or self._broker,
+            relay=self.relay,
+            holding=self.holding,
+            limits=self.declared.limits,
+            strict=strict,
         )
         self.holding.add(consumer)
         return consumer

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from linkspan.context import Context
 from linkspan.errors import SetupError
-from linkspan.message import has_key, is_event, package_of, type_name
+from linkspan.foreign import ForeignSource, foreign_source
+from linkspan.message import has_key, is_event, is_message_class, package_of, type_name
 from linkspan.operation import BidiStream, ClientStream, Command, EventType, Operation, Query, ServerStream, ServiceContract
 from linkspan.owner import owned
 from linkspan.validation import check_of
@@ -93,6 +94,7 @@ class Service:
         self.operations: dict[str, Handled] = {}
         self.events: dict[str, Handled] = {}
         self.owned = owned(f"Service '{name}'", owns, contracts)
+        self.sources: list[ForeignSource] = []
         self._migrations = migrations
 
     def __repr__(self) -> str:
@@ -152,6 +154,19 @@ class Service:
 
         return register
 
+    def reads(self, subject: str, event: type[Any] | EventType[Any], *, stream: str = "") -> None:
+        """Take what a foreign program publishes on a subject as events of a class, handled by its `on` handler.
+
+        JSON and MessagePack bodies are read by their content type, as ProtoJSON. `stream` is the JetStream stream that keeps the subject;
+        left out, one is made. Inbox, order per key, retries and dead letters hold as for any event. On NATS only.
+        """
+        cls: Any = event.message if isinstance(event, EventType) else event
+        if not is_message_class(cls) or not has_key(cls):
+            raise SetupError(f"Service '{self.name}' cannot read '{subject}' as {cls!r}: name an event class with an order key.")
+        if any(source.subject == subject for source in self.sources):
+            raise SetupError(f"Service '{self.name}' reads '{subject}' twice: name it once.")
+        self.sources.append(foreign_source(self.name, subject, cls, stream))
+
     def _check_function(self, name: str, function: object, *, yields: bool = False) -> None:
         callees = (function, getattr(function, "__call__", None))  # noqa: B004 - an object may be the handler
         if yields and not any(map(isasyncgenfunction, callees)):
@@ -176,6 +191,10 @@ class Service:
         """Refuse a declaration that could not serve its contract. Raises `SetupError`."""
         for handled in (*self.operations.values(), *self.events.values()):
             check_of(handled.request)
+        for source in self.sources:
+            if type_name(source.event) not in self.events:
+                name = source.event.__name__
+                raise SetupError(f"Service '{self.name}' reads '{source.subject}' without a handler: add @{self.name}.on({name}).")
         for contract in self.contracts:
             contract.contract.link()
             for operation in contract.operations:

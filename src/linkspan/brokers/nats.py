@@ -297,6 +297,10 @@ class NatsBroker:
             self._topics.add(topic)
         return drifts
 
+    async def declare_foreign(self, subject: str, topic: str, group: str, *, given: bool) -> list[Drift]:
+        """Make a group that reads one subject of somebody else's: on the stream `topic` that is there (`given`), or on a new one."""
+        return await self.admin.declare_foreign(subject, topic, group, given=given)
+
     async def subscribe(self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
         """Deliver from the group's place."""
         if prefetch < 1:

@@ -67,7 +67,14 @@ class Admin:
         for call in self._calls:
             call.cancel()
 
-    async def declare_stream(self, topic: str) -> list[Drift]:
+    async def declare_foreign(self, subject: str, topic: str, group: str, *, given: bool) -> list[Drift]:
+        """Make a consumer of one subject on a stream that is there (`given`), or on one that is made to keep the subject."""
+        drifts: list[Drift] = []
+        if not given:  # no acknowledgements: they would go to whoever publishes with a reply subject and awaits another answer
+            drifts = await self.declare_stream(topic, {"subjects": [subject], "no_ack": True})
+        return drifts + await self.declare_consumer(topic, group, subject)
+
+    async def declare_stream(self, topic: str, more: Mapping[str, Any] | None = None) -> list[Drift]:
         """Create a topic's stream, or compare the one that is there."""
         name = stream_of(topic)
         wanted: dict[str, Any] = {
@@ -79,6 +86,7 @@ class Admin:
             "num_replicas": self._replicas,
             "allow_atomic": True,
             "duplicate_window": 120_000_000_000,
+            **(more or {}),
         }
         try:
             found = await self.stream(topic)
@@ -89,8 +97,8 @@ class Admin:
             return []
         return _compare(f"stream '{name}'", wanted, found)
 
-    async def declare_consumer(self, topic: str, group: str) -> list[Drift]:
-        """Create a group's consumer, or compare the one that is there."""
+    async def declare_consumer(self, topic: str, group: str, subject: str = "") -> list[Drift]:
+        """Create a group's consumer, of one subject or all, or compare the one that is there."""
         stream, name = stream_of(topic), consumer_of(group)
         wanted: dict[str, Any] = {
             "name": name,
@@ -103,6 +111,8 @@ class Admin:
             "replay_policy": "instant",
         }
         unset: dict[str, Any] = {"filter_subject": "", "filter_subjects": [], "deliver_subject": "", "backoff": []}
+        if subject:
+            wanted["filter_subject"] = unset["filter_subject"] = subject
         try:
             found = await self.request(f"CONSUMER.INFO.{stream}.{name}")
         except Error as error:

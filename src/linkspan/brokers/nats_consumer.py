@@ -85,6 +85,18 @@ class NatsDelivery(msgspec.Struct, eq=False, gc=False):
         tokens = self.reply.split(b".")
         return int(tokens[4] if len(tokens) <= _V1_TOKENS else tokens[6])
 
+    @property
+    def place(self) -> str:
+        """Name its place for ever: the sequence in its stream, and when it was stored (a stream made anew counts anew)."""
+        tokens = self.reply.decode().split(".")
+        sequence, _, stored = tokens[5:8] if len(tokens) <= _V1_TOKENS else tokens[7:10]
+        return f"{sequence}-{stored}"
+
+    @property
+    def stored(self) -> float:
+        """Return when the server stored it, seconds since 1970."""
+        return int(self.place.partition("-")[2]) / 1e9
+
     def ack(self) -> None:
         """Settle it."""
         if self.unsettled:
