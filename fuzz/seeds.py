@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 from typing import TYPE_CHECKING
 
+import msgspec
 from protobuf.wkt import Timestamp
 
 from fuzz.messages import Colour, Echo, Everything, Leaf
@@ -67,6 +69,11 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
     "binary": (BINARY, Leaf(name="x").to_binary()),
     "json": (TEXT, b'{"leaf":{"below":{"below":{}}}}', b'{"at":"2026-01-01T00:00:00Z","took":"1.5s","word":"x"}'),
     "cloud-event": (BLOCK, BLOCK + b"ce-sequence: 7\r\n", FOREIGN),
+    "structured-event": (
+        b'{"specversion":"1.0","id":"1","source":"/a","type":"t","partitionkey":"k","time":"2026-11-22T08:00:00+01:00","data":%b}' % TEXT,
+        b'{"specversion":"1.0","id":"1","source":"/a","type":"t","sequence":7,"data_base64":"%b"}' % base64.b64encode(BINARY),
+    ),
+    "messagepack": (msgspec.msgpack.encode(msgspec.json.decode(TEXT)), b"\x81\xa4word\xa1x"),
     "error": (ERROR, b'{"code":"unavailable"}', b'{"code":"internal","details":[{"type":"a","value":"AA"}]}'),
     "nats": (
         b'INFO {"server_id":"x","max_payload":1048576}\r\nPING\r\n',

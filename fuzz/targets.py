@@ -25,6 +25,7 @@ from fuzz.rest import rest_answer, rest_request
 from linkspan import envelope
 from linkspan.brokers.nats_consumer import own_headers
 from linkspan.brokers.nats_hotpath import HotParser
+from linkspan.content import decode_content
 from linkspan.errors import Code, Error
 from linkspan.message import decode, decode_json
 from linkspan.runtime import system
@@ -83,6 +84,21 @@ def cloud_event(data: bytes) -> None:
     if data.startswith(b"ce-specversion") and f"{head}{found.time}{found.trace}{found.expires}".isascii():  # as our own are
         again = envelope.read(envelope.render(head, found))
         assert (again.id, again.key, again.type) == (found.id, found.key, found.type)
+
+
+def structured_event(data: bytes) -> None:
+    """Read a whole CloudEvent in JSON, its attributes and its data."""
+    with contextlib.suppress(Error):
+        found = envelope.read(b"content-type: application/cloudevents+json\r\n", data)
+        again = envelope.read(envelope.render(envelope.prefix("t", found.source), found))
+        assert (again.id, again.key, again.source) == (found.id, found.key, found.source)
+        _survives(decode_content(Everything, data, found.content_type))
+
+
+def messagepack(data: bytes) -> None:
+    """Read MessagePack."""
+    with contextlib.suppress(Error):
+        _survives(decode_content(Everything, data, "application/msgpack"))
 
 
 def error_text(data: bytes) -> None:
@@ -300,6 +316,8 @@ TARGETS: dict[str, Callable[[], Callable[[bytes], None]]] = {
     "binary": lambda: binary,
     "json": lambda: json_text,
     "cloud-event": lambda: cloud_event,
+    "structured-event": lambda: structured_event,
+    "messagepack": lambda: messagepack,
     "error": lambda: error_text,
     "nats": NatsFrames,
     "http-server": HttpServer,

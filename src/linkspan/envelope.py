@@ -34,11 +34,13 @@ JSON = "application/json"
 _SAFE = "!#$&'()*+,-./:;<=>?@[]^_`{|}~"
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _FIRST = "\r\nce-id: "
-_HEAD = re.compile(r"ce-specversion: 1\.0\r\nce-type: ([^\r]+)\r\nce-source: ([^\r]+)\r\nce-datacontenttype: ([^\r]+)")
+_HEAD = re.compile(
+    r"ce-specversion: 1\.0\r\nce-type: ([^\x00-\x1f\x7f]+)\r\nce-source: ([^\x00-\x1f\x7f]+)\r\nce-datacontenttype: ([^\x00-\x1f\x7f]+)"
+)
 _REST = re.compile(
-    r"([^\r]+)\r\nce-time: ([^\r]+)\r\nce-partitionkey: ([^\r]*)\r\ntraceparent: ([^\r]*)\r\n"
-    r"(?:ce-correlationid: ([^\r]*)\r\n)?(?:ce-causationid: ([^\r]*)\r\n)?"
-    r"(?:ce-expirytime: ([^\r]+)\r\n)?(?:ce-sequence: ([0-9]{1,18})\r\n)?"
+    r"([^\x00-\x1f\x7f]+)\r\nce-time: ([^\x00-\x1f\x7f]+)\r\nce-partitionkey: ([^\x00-\x1f\x7f]*)\r\ntraceparent: ([^\x00-\x1f\x7f]*)\r\n"
+    r"(?:ce-correlationid: ([^\x00-\x1f\x7f]*)\r\n)?(?:ce-causationid: ([^\x00-\x1f\x7f]*)\r\n)?"
+    r"(?:ce-expirytime: ([^\x00-\x1f\x7f]+)\r\n)?(?:ce-sequence: ([0-9]{1,18})\r\n)?"
 )
 
 
@@ -167,7 +169,7 @@ def _read_any(text: str, data: bytes) -> Envelope:
         attributes, content_type = read_attributes(data, content_type), STRUCTURED
     else:
         attributes = {name[3:]: _decoded(value) for name, value in found.items() if name.startswith("ce-")}
-        content_type = attributes.get("datacontenttype", "") or content_type or PROTOBUF
+        content_type = attributes["datacontenttype"] = attributes.get("datacontenttype", "") or content_type or PROTOBUF
     check_attributes(attributes)
     sequence = attributes.get("sequence", "")
     return Envelope(

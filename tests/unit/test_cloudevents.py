@@ -124,6 +124,10 @@ HOSTILE_HEADERS: dict[str, tuple[bytes, str]] = {
         render(prefix(TYPE, "/x\n"), Envelope("1", "/x", TYPE, "k", time="2026-11-22T10:00:00.000Z")),
         "'source' holds a control character",
     ),
+    "own block with a raw control character": (
+        render(prefix(TYPE, "/x"), Envelope("X", "/x", TYPE, "k", time="2026-11-22T10:00:00.000Z")).replace(b"X", b"\x01"),
+        "'id' holds a control character",
+    ),
     "content type": (binary(content_type=f"text/{CANARY}"), "cannot be decoded"),
     "nothing": (b"", "no 'id' attribute"),
     "batch": (b"content-type: application/cloudevents-batch+json\r\n", "neither batches nor other formats"),
