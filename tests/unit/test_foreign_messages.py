@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from linkspan import Context, Error, Service, SetupError
 from linkspan.brokers.memory import MemoryBroker
@@ -75,6 +75,7 @@ def test_odd_headers_are_left_out(headers: bytes) -> None:
     assert (envelope.trace, envelope.correlation) == ("", "")
 
 
+@settings(deadline=None)  # a busy machine is slow, not wrong
 @given(st.binary(max_size=200), st.binary(max_size=100), st.sampled_from(CONTENT_TYPES))
 def test_any_bytes_become_a_message_that_can_be_held(block: bytes, data: bytes, content_type: str) -> None:
     made = translated(Arrived(f"content-type: {content_type}\r\n".encode() + block, data))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import protovalidate
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from linkspan import Code, Error, Oneof, SetupError
 from linkspan.validation import ALL_BELOW, check_of
@@ -169,6 +169,7 @@ class Loop(Message):
     assert "inner.a" in broken(module.Map(inner={CANARY: module.Ruled()})).message
 
 
+@settings(deadline=None)  # a busy machine is slow, not wrong
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_numbers_are_judged_as_python_judges_them(value: int) -> None:
     for cls, keeps in NUMBERS:
@@ -178,6 +179,7 @@ def test_numbers_are_judged_as_python_judges_them(value: int) -> None:
             broken(cls(a=value))
 
 
+@settings(deadline=None)  # a busy machine is slow, not wrong
 @given(st.text(max_size=8))
 def test_texts_are_judged_as_python_judges_them(value: str) -> None:
     for cls, keeps in TEXTS:
