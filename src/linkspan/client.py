@@ -79,7 +79,7 @@ class Caller:
         self, home: Home, parent: Context | None, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None
     ) -> Any:
         """Call and return the answer. Raises `Error`."""
-        if type(request) is not operation.request:
+        if type(request) is not operation.request or operation.client_streaming:
             _check_request(operation, request)
         ctx = self._context(home, parent, operation, timeout, key)
         chain = self._chains.get(operation.path)
@@ -91,6 +91,8 @@ class Caller:
         self, home: Home, parent: Context | None, operation: Operation[Any, Any], request: Any, timeout: float | None, key: str | None
     ) -> AsyncGenerator[Any, None]:
         """Call and return the answers, yet to come. Raises `Error` where one is awaited."""
+        if not operation.server_streaming:
+            raise Error(Code.INVALID_ARGUMENT, f"'{operation.full_name}' has one answer: use call instead of stream.")
         _check_request(operation, request)
         ctx = self._context(home, parent, operation, timeout, key)
 
@@ -183,6 +185,8 @@ def _streaming_wire(channel: ConnectChannel | GrpcChannel, operation: Operation[
     """Return the end of a stream's chain: responses leave by `ctx.emit`, or one is returned."""
 
     async def wire(ctx: Context, request: Any) -> Any:
+        if ctx.emit is None and operation.server_streaming:
+            raise Error(Code.INVALID_ARGUMENT, f"'{operation.full_name}' answers with a stream: use stream instead of call.")
         requests = aiter(request) if operation.client_streaming else lone(request)
         responses = channel.stream(operation, requests, headers=_headers(ctx), timeout=ctx.time_left)
         async with aclosing(responses):

@@ -22,7 +22,7 @@ from linkspan.testing.sent import Sent, name_of
 from linkspan.testing.watched import WatchedBroker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from linkspan.app import App
     from linkspan.client import Client
@@ -199,7 +199,7 @@ class Run:
 async def settled(
     app: App,
     *,
-    stubs: Mapping[Operation[Any, Any], Callable[[Any, Any], Awaitable[Any]]] | None = None,
+    stubs: Mapping[Operation[Any, Any], Callable[[Any, Any], Any]] | None = None,
     engine: Engine | None = None,
     folder: Path | None = None,
     runtime: Runtime | None = None,
@@ -212,8 +212,8 @@ async def settled(
 
     Args:
         app: The app as it is declared; it stays as it is.
-        stubs: Neighbours that are not part of the app: operation to `async def (ctx, request) -> response`. The other operations
-            of their contracts answer UNIMPLEMENTED.
+        stubs: Neighbours that are not part of the app: operation to `async def (ctx, request) -> response`, or one that
+            yields. The other operations of their contracts answer UNIMPLEMENTED.
         engine: `memory` (default) or `nats`, the real embedded server; LINKSPAN_TEST_BROKER where it is left out.
         folder: Where databases and the NATS server's files go; by default a folder that is removed at the end.
         runtime: A clock, random source and ids of one's own, such as `linkspan.runtime.system()`.
@@ -259,7 +259,7 @@ async def _open(stack: AsyncExitStack, engine: str, data: Path, runtime: Runtime
     return broker
 
 
-def _stub_services(stubs: Mapping[Operation[Any, Any], Callable[[Any, Any], Awaitable[Any]]]) -> list[Service]:
+def _stub_services(stubs: Mapping[Operation[Any, Any], Callable[[Any, Any], Any]]) -> list[Service]:
     """Make a service of each contract that has stubs."""
     contracts: dict[type[ServiceContract], None] = {}
     for operation in stubs:
@@ -281,10 +281,18 @@ def _contract_of(operation: Operation[Any, Any]) -> type[ServiceContract]:
     raise SetupError(f"{operation!r} cannot be stubbed: name an operation of a ServiceContract.")
 
 
-def _as_handler(operation: Operation[Any, Any], stub: Callable[[Any, Any], Awaitable[Any]] | None) -> Any:
+def _as_handler(operation: Operation[Any, Any], stub: Callable[[Any, Any], Any] | None) -> Any:
+    missing = Error(Code.UNIMPLEMENTED, f"'{operation.full_name}' has no stub in this test: add one to stubs.")
+
     async def handler(ctx: Context, request: Any) -> Any:
         if stub is None:
-            raise Error(Code.UNIMPLEMENTED, f"'{operation.full_name}' has no stub in this test: add one to stubs.")
+            raise missing
         return await stub(ctx, request)
 
-    return handler
+    async def streaming(ctx: Context, request: Any) -> AsyncGenerator[Any]:
+        if stub is None:
+            raise missing
+        async for response in stub(ctx, request):
+            yield response
+
+    return streaming if operation.server_streaming else handler

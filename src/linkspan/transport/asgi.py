@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -13,6 +14,7 @@ from connectrpc.server import ConnectASGIApplication, Endpoint as WireEndpoint
 from linkspan.errors import Code, Error
 from linkspan.streaming import lone
 from linkspan.transport.endpoint import ORIGIN, OUTSIDE, Endpoint, Inbound
+from linkspan.transport.guard import GONE
 from linkspan.transport.rest_server import RestRoutes
 from linkspan.transport.unary import MAX_MESSAGE_BYTES
 from linkspan.transport.wire import (
@@ -49,6 +51,7 @@ _STREAM_TYPES: Final = {
     (True, False): StreamType.CLIENT_STREAM,
     (True, True): StreamType.BIDI_STREAM,
 }
+_CODINGS: Final = frozenset({b"accept-encoding", b"connect-accept-encoding", b"grpc-accept-encoding"})
 _NOISE: Final = frozenset({b"vary", b"content-encoding"})  # nothing is compressed, so neither says anything
 
 
@@ -186,7 +189,25 @@ class Application:
             await _refuse(send, *refusal)
             return
         ORIGIN.set(scope.get("extensions", {}).get(ORIGIN.name, OUTSIDE))
-        await self._connect(scope, receive, _Reply(send))
+        if path in self._streams:
+            await self._stream(scope, receive, _Reply(send))
+        else:
+            await self._connect(scope, receive, _Reply(send))
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a stream; our own server says when its peer has gone, which a handler that only yields would not notice."""
+        task, gone = asyncio.current_task(), False
+
+        def leave() -> None:
+            nonlocal gone
+            gone = task is not None and task.cancel()
+
+        scope[GONE] = leave
+        try:
+            await self._connect(scope, receive, send)
+        except asyncio.CancelledError:
+            if not gone or task is None or task.uncancel():
+                raise
 
     def _unfit(self, scope: Scope) -> tuple[int, Code, str] | None:
         """Return why a request is refused before its body is read."""
@@ -205,10 +226,10 @@ class Application:
                         Code.UNIMPLEMENTED,
                         "gRPC needs HTTP/2: call this port by Connect, as application/proto or application/json.",
                     )
-            elif name == b"accept-encoding":
+            elif name in _CODINGS:
                 coded = True
         if coded:  # responses are not compressed
-            scope["headers"] = [header for header in scope["headers"] if header[0] != b"accept-encoding"]
+            scope["headers"] = [header for header in scope["headers"] if header[0] not in _CODINGS]
         return None
 
 

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
     from linkspan.ports import Clock
 
-__all__ = ["GuardLimits", "GuardedProtocol", "Watch"]
+__all__ = ["GONE", "GuardLimits", "GuardedProtocol", "Watch"]
+
+GONE: Final = "linkspan.gone"
+"""Key in an ASGI scope: what to call when the peer has gone, for a handler that neither reads requests nor can tell by writing."""
 
 _MOST_WAITING: Final = 16
 """Pipelined requests that are read ahead; the rest of what came with the last of them is kept as well."""
@@ -39,6 +42,8 @@ class GuardLimits:
     header_timeout: float = 10.0
     request_timeout: float = 30.0
     first_request_timeout: float = 75.0
+    streams: frozenset[bytes] = frozenset()
+    """Paths whose requests may take as long as they like: their messages are bounded one by one."""
 
 
 class Watch:
@@ -118,9 +123,13 @@ class GuardedProtocol(HttpToolsProtocol):
         """Tell the request in hand, which uvicorn forgets when others wait behind it, and the server, which may wait for its end."""
         super().connection_lost(exc)
         self.pipeline.clear()
-        if self.current is not None and not self.current.response_complete:
-            self.current.disconnected = True
-            self.current.message_event.set()
+        current = self.current
+        if current is not None and not current.response_complete:
+            current.disconnected = True
+            current.message_event.set()
+            gone = getattr(current, "scope", {}).get(GONE)
+            if gone is not None:
+                gone()
         self._watch.lost(self)
 
     def data_received(self, data: bytes) -> None:
@@ -152,6 +161,8 @@ class GuardedProtocol(HttpToolsProtocol):
             raise ValueError("headers too large")
         self._in_head = False
         self._served = True
+        if self.url in self.limits.streams:
+            self.reading_since = 0.0
         self.begin_request()
 
     def begin_message(self) -> None:

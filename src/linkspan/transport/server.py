@@ -63,7 +63,8 @@ class DirectServer:
         self._timer: Timer | None = None
         self._watch = Watch(runtime.clock)
         self._state = ServerState()
-        self._limits = GuardLimits(max_discard_bytes=2 * max_message_bytes)
+        streams = frozenset(f"{prefix}{each.operation.path}".encode() for each in self._endpoints if isinstance(each, StreamEndpoint))
+        self._limits = GuardLimits(max_discard_bytes=2 * max_message_bytes, streams=streams)
         unary = [endpoint for endpoint in self._endpoints if isinstance(endpoint, Endpoint)]
         calls = UnaryCalls(unary, self._answers, clock=runtime.clock, max_bytes=max_message_bytes, prefix=prefix)
         if browsers:
