@@ -70,6 +70,7 @@ __all__ = [
     "decode_json",
     "field",
     "has_key",
+    "has_pii",
     "is_event",
     "is_message_class",
     "key_of",
@@ -361,6 +362,23 @@ def type_name(cls: type[protobuf.Message[Any]]) -> str:
 def package_of(cls: type[protobuf.Message[Any]]) -> str:
     """Return the protobuf package, as in 'shop.orders.v1'."""
     return traits_of(cls).package
+
+
+def has_pii(cls: Any) -> bool:
+    """Tell whether messages of a class, or those that they may hold, have personal data."""
+    seen: set[str] = set()
+    queue: list[Any] = [cls.desc()]
+    while queue:
+        desc = queue.pop()
+        if desc.type_name in seen:
+            continue
+        seen.add(desc.type_name)
+        if traits_of(desc.type).pii:
+            return True
+        values = [field.value for field in desc.fields]
+        inner = [getattr(value, name, None) for value in values for name in ("message", "element", "value")]
+        queue += [each for each in inner if isinstance(each, protobuf.DescMessage)]
+    return False
 
 
 def redacted(message: protobuf.Message[Any]) -> str:

@@ -11,7 +11,7 @@ from protobuf.wkt.google.protobuf.descriptor_pb import MethodOptions
 from linkspan.contract import Contract, find_contract
 from linkspan.errors import SetupError
 from linkspan.link import check_identifier
-from linkspan.message import is_event, is_message_class, package_of, type_name
+from linkspan.message import has_pii, is_event, is_message_class, package_of, type_name
 from linkspan.options import MethodRules
 from linkspan.routes import Http, adopted, check_overlaps, routes_of
 from linkspan.service_descriptor import describe_service, generated_service
@@ -49,13 +49,7 @@ Answer = Literal["now", "later", "either"]
 Kind = Literal["query", "command"]
 
 
-_KINDS = {
-    (False, False): "unary",
-    (False, True): "server_streaming",
-    (True, False): "client_streaming",
-    (True, True): "bidi_streaming",
-}
-"""protobuf's words, by whether the client and whether the server streams."""
+_KINDS = ("unary", "server_streaming", "client_streaming", "bidi_streaming")
 
 
 class Operation(Generic[Req, Res]):
@@ -122,9 +116,9 @@ class Operation(Generic[Req, Res]):
 
 
 class Query(Operation[Req, Res]):
-    """Reads and changes nothing; `staleness` and `budget` (latency) are in seconds."""
+    """Reads and changes nothing; `staleness`, `budget` (latency) and `cache` are in seconds."""
 
-    __slots__ = ("budget", "staleness")
+    __slots__ = ("budget", "cache", "staleness")
 
     kind: Kind = "query"
 
@@ -135,19 +129,23 @@ class Query(Operation[Req, Res]):
         *,
         staleness: float = 0.0,
         budget: float | None = None,
+        cache: float | None = None,
         http: str | Http | None = None,
     ) -> None:
         super().__init__(request, response, http=http)
         self.staleness = staleness
         self.budget = budget
+        self.cache = cache
 
     def rules(self) -> MethodRules:
-        """Return staleness and budget."""
-        return MethodRules(staleness=self.staleness, budget=self.budget or 0.0)
+        """Return staleness, budget and cache."""
+        return MethodRules(staleness=self.staleness, budget=self.budget or 0.0, cache=self.cache or 0.0)
 
     def _check(self, where: str) -> None:
-        _check_staleness(where, self.staleness)
-        _check_seconds(where, "budget", self.budget)
+        _check_reading(where, self.staleness, self.budget)
+        _check_seconds(where, "cache", self.cache)
+        if self.cache is not None and has_pii(self.request):
+            raise SetupError(f"Operation '{where}' would put personal data into URLs and their logs: take out cache=, or the field.")
 
 
 class Streaming(Operation[Req, Res]):
@@ -171,8 +169,7 @@ class Streaming(Operation[Req, Res]):
         return MethodRules(command=self.kind == "command", staleness=self.staleness, budget=self.budget or 0.0)
 
     def _check(self, where: str) -> None:
-        _check_staleness(where, self.staleness)
-        _check_seconds(where, "budget", self.budget)
+        _check_reading(where, self.staleness, self.budget)
 
 
 class ServerStream(Streaming[Req, Res]):
@@ -272,6 +269,7 @@ def query(
     *,
     staleness: float = 0.0,
     budget: float | None = None,
+    cache: float | None = None,
     http: str | Http | None = None,
 ) -> Query[ReqMessage, ResMessage]: ...
 @overload
@@ -293,6 +291,7 @@ def query(
     *,
     staleness: float = 0.0,
     budget: float | None = None,
+    cache: float | None = None,
     http: str | Http | None = None,
 ) -> Operation[Any, Any]:
     """Declare an operation that reads and changes nothing.
@@ -302,11 +301,14 @@ def query(
         response: The class of the response, or `stream(...)` of it.
         staleness: How far behind the answer may be, in seconds.
         budget: How long the answer may take, in seconds; callers without a timeout get this one.
+        cache: How long anybody on the way may keep and repeat the answer, in seconds; clients then ask by HTTP GET. Not for streams.
         http: The route for HTTP with JSON: `"GET /v1/orders/{order_id}"`, or an `Http` that says more. Not for streams.
     """
     if isinstance(request, Stream) or isinstance(response, Stream):
+        if cache is not None:
+            raise SetupError("A query with a stream cannot be cached: leave out 'cache'.")
         return _streaming("query", request, response, staleness=staleness, budget=budget, http=http)
-    return Query(request, response, staleness=staleness, budget=budget, http=http)
+    return Query(request, response, staleness=staleness, budget=budget, cache=cache, http=http)
 
 
 @overload
@@ -366,12 +368,9 @@ def _streaming(
     if http is not None:
         raise SetupError("An operation with a stream has no route, because HTTP with JSON answers once: leave `http` out.")
     streamed = isinstance(request, Stream), isinstance(response, Stream)
-    cls = _STREAMS[streamed]
-    return cls(_message_of(request), _message_of(response), kind=kind, staleness=staleness, budget=budget)
-
-
-def _message_of(given: object) -> type[Any]:
-    return cast("type[Any]", cast("Any", given).message if isinstance(given, Stream) else given)
+    cls, asked, given = _STREAMS[streamed], cast("Any", request), cast("Any", response)
+    asked, given = asked.message if streamed[0] else asked, given.message if streamed[1] else given
+    return cls(asked, given, kind=kind, staleness=staleness, budget=budget)
 
 
 _STREAMS: dict[tuple[bool, bool], type[Streaming[Any, Any]]] = {
@@ -447,9 +446,10 @@ def _check_unique(cls: type[ServiceContract]) -> None:
             )
 
 
-def _check_staleness(where: str, staleness: float) -> None:
+def _check_reading(where: str, staleness: float, budget: float | None) -> None:
     if not 0 <= staleness < math.inf:
         raise SetupError(f"Operation '{where}' has staleness {staleness}: give seconds, 0 or more.")
+    _check_seconds(where, "budget", budget)
 
 
 def _check_seconds(where: str, what: str, seconds: float | None) -> None:
@@ -481,7 +481,7 @@ def _check_method(where: str, operation: Operation[Any, Any], method: DescMethod
     wanted = (method.input.type_name, method.output.type_name)
     if (type_name(operation.request), type_name(operation.response)) != wanted:
         raise SetupError(f"Operation '{where}' has other types than its .proto file: write '{wanted[0]}' and '{wanted[1]}'.")
-    kind = _KINDS[operation.client_streaming, operation.server_streaming]
+    kind = _KINDS[2 * operation.client_streaming + operation.server_streaming]
     if method.method_kind != kind:
         raise SetupError(f"Operation '{where}' is {kind} here and {method.method_kind} in its .proto file: declare it the same way.")
     if operation.kind == "command" and method.idempotency == MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS:

@@ -77,12 +77,19 @@ class MessageRules(Message[Any]):
 class MethodRules(Message[Any]):
     """Rules of one operation; times are in seconds, 0 means that none is declared."""
 
-    __slots__ = ("answer", "budget", "command", "expires", "staleness")
+    __slots__ = ("answer", "budget", "cache", "command", "expires", "staleness")
 
     if TYPE_CHECKING:
 
         def __init__(
-            self, *, command: bool = False, staleness: float = 0.0, budget: float = 0.0, answer: str = "", expires: float = 0.0
+            self,
+            *,
+            command: bool = False,
+            staleness: float = 0.0,
+            budget: float = 0.0,
+            answer: str = "",
+            expires: float = 0.0,
+            cache: float = 0.0,
         ) -> None: ...
 
         command: bool
@@ -90,6 +97,7 @@ class MethodRules(Message[Any]):
         budget: float
         answer: str
         expires: float
+        cache: float
 
 
 ext_field: Final[Extension[Any, FieldRules]] = Extension()
@@ -140,7 +148,7 @@ def _link() -> DescFile:
             _message("FieldRules", key=flag, pii=flag),
             _message("FileRules", owner=text),
             _message("MessageRules", event=flag),
-            _message("MethodRules", command=flag, staleness=number, budget=number, answer=text, expires=number),
+            _message("MethodRules", command=flag, staleness=number, budget=number, answer=text, expires=number, cache=number),
         ],
         extension=[
             _extension("field", "FieldOptions", "FieldRules"),

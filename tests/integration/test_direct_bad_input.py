@@ -49,7 +49,8 @@ REFUSED = {
     "gzip with a tail": (post(gzip.compress(ORDER) * 2, content_encoding="gzip"), 400, "invalid_argument"),
     "oversized chunks": (chunked(*[b"x" * 1000] * 80), 429, "resource_exhausted"),
     "oversized content": (post(b"x" * 70_000), 429, "resource_exhausted"),
-    "GET": (b"GET /shop.direct.v1.Orders/GetOrder?message=x HTTP/1.1\r\nhost: x\r\n\r\n", 405, ""),
+    "GET of a command": (b"GET /shop.direct.v1.Orders/PlaceOrder?message=x HTTP/1.1\r\nhost: x\r\n\r\n", 405, ""),
+    "GET without a question": (b"GET /shop.direct.v1.Orders/GetOrder?encoding=json HTTP/1.1\r\nhost: x\r\n\r\n", 400, "invalid_argument"),
     "PUT": (post().replace(b"POST", b"PUT", 1), 405, ""),
 }
 

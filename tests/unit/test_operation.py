@@ -47,7 +47,7 @@ class Order(Message):
 class Orders(ServiceContract):
     """All about orders."""
 
-    get_order = query(GetOrder, Order, staleness=2.0, budget=0.5)
+    get_order = query(GetOrder, Order, staleness=2.0, budget=0.5, cache=60.0)
     """One order."""
     watch = query(GetOrder, stream(Order))
     place_order = command(PlaceOrder, Order, answer="later", expires=3600)
@@ -82,7 +82,7 @@ def test_operations_carry_their_settings() -> None:
         (BidiStream, "query"),
         (ServerStream, "command"),
     ]
-    assert (Orders.get_order.staleness, Orders.get_order.budget) == (2.0, 0.5)
+    assert (Orders.get_order.staleness, Orders.get_order.budget, Orders.get_order.cache) == (2.0, 0.5, 60.0)
     assert (Orders.watch.staleness, Orders.watch.budget, Orders.watch.response) == (0.0, None, Order)
     assert (Orders.place_order.answer, Orders.place_order.expires) == ("later", 3600)
     assert (Orders.cancel.answer, Orders.cancel.expires) == ("either", None)
@@ -118,7 +118,7 @@ def test_descriptor_has_the_service() -> None:
     assert [method.server_streaming for method in service.method] == [False, True, False, False, False, False, True, True]
     assert [method.client_streaming for method in service.method] == [False, False, False, False, True, True, True, False]
     rules = {name: method.options[ext_method] for name, method in methods.items() if method.options}
-    assert rules["GetOrder"] == MethodRules(staleness=2.0, budget=0.5)
+    assert rules["GetOrder"] == MethodRules(staleness=2.0, budget=0.5, cache=60.0)
     assert rules["Upload"] == MethodRules(command=True, budget=60)
     assert rules["SumUp"] == MethodRules(staleness=1.0)
     assert rules["PlaceOrder"] == MethodRules(command=True, answer="later", expires=3600)
@@ -152,6 +152,10 @@ WRONG = {
     "event is no message": ("made = event(int)", "which is no message class: name a generated one"),
     "negative staleness": ("get = query(A, A, staleness=-1)", "staleness -1: give seconds, 0 or more"),
     "no budget": ("get = query(A, A, budget=0)", "budget 0: give seconds, more than 0"),
+    "no cache": ("get = query(A, A, cache=0)", "cache 0: give seconds, more than 0"),
+    "cached stream": ("get = query(A, stream(A), cache=5)", "A query with a stream cannot be cached: leave out 'cache'"),
+    "cached personal data": ("get = query(P, A, cache=5)", "would put personal data into URLs and their logs: take out cache="),
+    "cached personal data inside": ("get = query(Q, A, cache=5)", "would put personal data into URLs and their logs"),
     "endless expiry": ("get = command(A, A, expires=float('inf'))", "expires inf: give seconds"),
     "unknown answer": ("get = command(A, A, answer='soon')", "answer 'soon': take 'now', 'later' or 'either'"),
     "one value, two names": ("get = query(A, A)\n  find = get", "the same value as 'made.v1.Orders.Get': declare it anew"),
@@ -166,6 +170,8 @@ WRONG = {
 def test_wrong_operation_says_what_to_do(case: str) -> None:
     text, sentence = WRONG[case]
     head = "class A(Message):\n x: str = field(1)\nclass E(Event):\n x: str = field(1, key=True)\n"
+    head += "class P(Message):\n x: str = field(1, pii=True)\n"
+    head += "class R(Message):\n x: dict[str, P] = mapping(1)\nclass Q(Message):\n x: list[R] = repeated(1)\n"
     with pytest.raises(SetupError) as raised:
         declare(f"{head}class Orders(ServiceContract):\n  {text}", package="made.v1", module="made_v1")
     assert sentence in str(raised.value)

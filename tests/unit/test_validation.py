@@ -147,10 +147,12 @@ async def test_streams_are_held_to_their_rules_message_by_message(tmp_path: Path
         yield Place(order="2", note=CANARY)
 
     async with App(numbers, broker="memory://", http="127.0.0.1:0", data=tmp_path) as app, app.client() as client:
-        for streamed in (client.stream(Numbers.watch, Place(order="3", note=CANARY)), client.stream(Numbers.fill, places())):
-            with pytest.raises(Error) as caught:
-                _ = [answer async for answer in streamed]
-            assert (caught.value.code, told(caught.value)) == (Code.INVALID_ARGUMENT, ["string.max_len"])
+        with pytest.raises(Error) as caught:
+            _ = [answer async for answer in client.stream(Numbers.watch, Place(order="3", note=CANARY))]
+        assert (caught.value.code, told(caught.value)) == (Code.INVALID_ARGUMENT, ["string.max_len"])
+        with pytest.raises(Error) as caught:
+            await client.call(Numbers.fill, places())
+        assert (caught.value.code, told(caught.value)) == (Code.INVALID_ARGUMENT, ["string.max_len"])
         assert seen == []
         assert [answer.order async for answer in client.stream(Numbers.watch, Place(order="4"))] == ["4"]
 

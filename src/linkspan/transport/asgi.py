@@ -14,6 +14,7 @@ from connectrpc.server import ConnectASGIApplication, Endpoint as WireEndpoint
 from linkspan.errors import Code, Error
 from linkspan.streaming import lone
 from linkspan.transport.endpoint import ORIGIN, OUTSIDE, Endpoint, Inbound
+from linkspan.transport.get import CachedReply, unfit_query
 from linkspan.transport.guard import GONE
 from linkspan.transport.rest_server import RestRoutes
 from linkspan.transport.unary import MAX_MESSAGE_BYTES
@@ -56,13 +57,14 @@ _NOISE: Final = frozenset({b"vary", b"content-encoding"})  # nothing is compress
 
 
 def _method_of(operation: Operation[Any, Any]) -> MethodInfo[Any, Any]:
-    """Return connectrpc's form of an operation. POST only: its GET is neither deterministic nor bounded in size."""
+    """Return connectrpc's form of an operation; what reads and does not stream may be asked by GET as well."""
+    gets = operation.kind == "query" and not (operation.client_streaming or operation.server_streaming)
     return MethodInfo(
         name=operation.rpc_name,
         service_name=operation.service_name,
         input=operation.request,
         output=operation.response,
-        idempotency_level=IdempotencyLevel.UNKNOWN,
+        idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS if gets else IdempotencyLevel.UNKNOWN,
         stream_type=_STREAM_TYPES[operation.client_streaming, operation.server_streaming],
     )
 
@@ -163,7 +165,8 @@ class Application:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         extra_app: ASGIApp | None = None,
     ) -> None:
-        self._paths = frozenset(endpoint.operation.path for endpoint in endpoints)
+        self._operations = {endpoint.operation.path: endpoint.operation for endpoint in endpoints}
+        self._paths = frozenset(self._operations)
         self._streams = frozenset(endpoint.operation.path for endpoint in endpoints if not isinstance(endpoint, Endpoint))
         self._services = frozenset(path.rpartition("/")[0] for path in self._paths)
         self._rest = RestRoutes(endpoints, answers, max_message_bytes=max_message_bytes)
@@ -191,8 +194,20 @@ class Application:
         ORIGIN.set(scope.get("extensions", {}).get(ORIGIN.name, OUTSIDE))
         if path in self._streams:
             await self._stream(scope, receive, _Reply(send))
+        elif scope["method"] == "GET":
+            await self._get(scope, receive, send)
         else:
             await self._connect(scope, receive, _Reply(send))
+
+    async def _get(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a query that stands in the URL."""
+        wrong = unfit_query(scope["query_string"])
+        known = next((value.decode("ascii") for name, value in scope["headers"] if name == b"if-none-match"), "")
+        reply = CachedReply(send, self._operations[scope["path"]], known)
+        if wrong:
+            await _refuse(reply, 400, Code.INVALID_ARGUMENT, wrong)
+        else:
+            await self._connect(scope, receive, _Reply(reply))
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a stream; our own server says when its peer has gone, which a handler that only yields would not notice."""

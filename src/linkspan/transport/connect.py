@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from linkspan.errors import Code, Error
 from linkspan.transport.connect_stream import connect_stream
+from linkspan.transport.get import get_path
 from linkspan.transport.http import TRANSPORT_HEADERS, HttpTransport, PoolLimits
 from linkspan.transport.http_stream import StreamConnections
 from linkspan.transport.unary import (
@@ -71,12 +72,14 @@ class ConnectChannel:
             raise Error(Code.DEADLINE_EXCEEDED, f"Calling '{operation.path}' failed: its deadline had passed, give it more time.")
         head = self._heads.get(operation.path) or self._head(operation)
         lines = self._lines(operation, headers)
+        limit = f"{TIMEOUT}: {format_timeout(timeout)}\r\n"
         try:
-            body = PROTO.write(request)
+            path = get_path(operation.path, request) if getattr(operation, "cache", None) else ""
+            body = b"" if path else PROTO.write(request)
         except UNWRITABLE as error:
             raise misfilled(request) from error
-        rest = f"{TIMEOUT}: {format_timeout(timeout)}\r\ncontent-length: {len(body)}\r\n\r\n"
-        answer = await self._transport.send(f"{head}{lines}{rest}".encode("ascii") + body, timeout)
+        asked = f"{self._asking(path)}{lines}{limit}\r\n" if path else f"{head}{lines}{limit}content-length: {len(body)}\r\n\r\n"
+        answer = await self._transport.send(asked.encode("ascii") + body, timeout)
         kind = coding = ""
         for name, value in answer.headers:
             if name == "content-type":
@@ -113,6 +116,10 @@ class ConnectChannel:
         head += f"content-type: {_KIND}\r\nconnect-protocol-version: 1\r\n"
         self._heads[operation.path] = head
         return head
+
+    def _asking(self, path: str) -> str:
+        address = self._transport.address
+        return f"GET {address.prefix}{path} HTTP/1.1\r\nhost: {address.authority}\r\n"
 
     def _lines(self, operation: Operation[Any, Any], headers: Mapping[str, str]) -> str:
         """Return the caller's headers as they are written; refuses what would not arrive as it is."""

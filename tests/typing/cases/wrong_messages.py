@@ -41,6 +41,7 @@ class WrongOperations(ServiceContract):
     b = query(GetOrder, int)  # wrong: response that is no message
     c = query(GetOrder, stream(int))  # wrong: stream of no message
     d = command(GetOrder, stream(Order), answer="now")  # wrong: answer mode of a stream
+    i = query(GetOrder, stream(Order), cache=5)  # wrong: cached stream
     g = command(stream(int), Order)  # wrong: stream of no message in a request
     h = command(GetOrder, Order, budget=5)  # wrong: budget of a command without a stream
     e = command(GetOrder, Order, answer="soon")  # wrong: unknown answer mode
