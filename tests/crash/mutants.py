@@ -102,7 +102,7 @@ def answered_before_the_commit() -> None:
         tx.unit.settled = lambda unit: self.relay.take(unit.messages)
         if tx.session is None:
             # The answer is on its way for certain when the process dies at the commit of another.
-            asyncio.get_running_loop().call_later(0.05, self._store.submit, tx.unit)
+            asyncio.get_running_loop().call_later(0.5, self._store.submit, tx.unit)
         else:
             await tx.session.commit()
 
