@@ -90,6 +90,7 @@ compat: $(VENV)/.dev-installed ## Hold our rules of compatibility to buf
 integration: $(VENV)/.dev-installed ## Run whole stories on real servers
 	@scripts/get_asyncapi.sh
 	@scripts/get_chromium.sh
+	@scripts/get_grpcurl.sh
 	$(call suite,integration)
 
 .PHONY: typing

@@ -21,6 +21,8 @@ from linkspan.handler import check_streams
 from linkspan.middleware import Deadline, Tracing
 from linkspan.outbox import Relay
 from linkspan.owner import check_owners
+from linkspan.places import Places, addresses_of
+from linkspan.readiness import Readiness
 from linkspan.routes import check_overlaps
 from linkspan.running import RunningService
 from linkspan.runtime import system
@@ -63,6 +65,8 @@ class App:
         store: The template of database URLs (LINKSPAN_STORE), default `sqlite:///<data>/{service}.db`.
         http: `host:port` of the direct path (LINKSPAN_HTTP), default `127.0.0.1:8080`; port 0 takes a free one.
         grpc: `host:port` for gRPC peers (LINKSPAN_GRPC), default none; needs the extra `grpc`.
+        probes: `host:port` for `/livez`, `/readyz` and `/startupz` alone (LINKSPAN_PROBES), open from the first moment to the last.
+            They are answered at `http` too, while that is open.
         addresses: Where services of other processes answer: service name, contract, package or `*` to `http://host:port` or
             `grpc://host:port`, or `rest+http://host:port` for REST services (LINKSPAN_ADDRESSES: `orders=http://127.0.0.1:8081,…`).
         web: What the HTTP port does for browsers and tools (LINKSPAN_ORIGINS, LINKSPAN_OPENAPI), default nothing.
@@ -79,6 +83,7 @@ class App:
         store: str | None = None,
         http: str | None = None,
         grpc: str | None = None,
+        probes: str | None = None,
         addresses: Mapping[str, str] | None = None,
         web: Web | None = None,
         data: str | FilePath | None = None,
@@ -101,12 +106,8 @@ class App:
         self.data = FilePath(data or os.environ.get("LINKSPAN_DATA") or ".linkspan")
         self._broker_given = broker or os.environ.get("LINKSPAN_BROKER") or ""
         self._store_template = store or os.environ.get("LINKSPAN_STORE") or ""
-        told = http or os.environ.get("LINKSPAN_HTTP")
-        self._host, self._port = _host_and_port(told or "127.0.0.1:8080", "LINKSPAN_HTTP")
-        self._told_where = bool(told)
-        gate = grpc or os.environ.get("LINKSPAN_GRPC")
-        self._grpc_at = _host_and_port(gate, "LINKSPAN_GRPC") if gate else None
-        self._addresses = {**_addresses(os.environ.get("LINKSPAN_ADDRESSES", "")), **(addresses or {})}
+        self._places = Places.given(http, grpc, probes)
+        self._addresses = {**addresses_of(os.environ.get("LINKSPAN_ADDRESSES", "")), **(addresses or {})}
         self._middleware = (Tracing(), Deadline()) if middleware is None else tuple(middleware)
         self._overrides = overrides or {}
         self.runtime = runtime or system()
@@ -114,7 +115,8 @@ class App:
         self.running: dict[str, RunningService] = {}
         self.stores: dict[str, Store] = {}
         self._relays: dict[str, Relay] = {}
-        self._entrances = Entrances(self.runtime, self._host, self._port, self._grpc_at, web or Web.from_environment())
+        self.readiness = Readiness()
+        self._entrances = Entrances(self.runtime, self._places, self.readiness, web or Web.from_environment())
         self.broker: Broker | None = None
         self.embedded: EmbeddedServer | None = None
         self.drifts: list[Drift] = []
@@ -126,7 +128,7 @@ class App:
     def check(self) -> None:
         """Refuse what could not run, before anything is opened. Raises `SetupError`."""
         check_addresses(self._addresses)
-        if self._grpc_at is not None:
+        if self._places.grpc is not None:
             check_installed("App(grpc=...)")
         self._check_broker()
         names = [service.name for service in self.services]
@@ -179,8 +181,7 @@ class App:
         layers = [getattr(layer, "__name__", type(layer).__name__) for layer in self._middleware]
         return {
             "broker": broker,
-            "http": f"{self._host}:{self._port}",
-            "grpc": "" if self._grpc_at is None else "{}:{}".format(*self._grpc_at),
+            **self._places.settings(),
             "data": str(self.data),
             "addresses": dict(self._addresses),
             "middleware": layers,
@@ -226,6 +227,7 @@ class App:
             raise
 
     async def _open(self, stack: AsyncExitStack, services: Sequence[Service]) -> None:
+        await self._entrances.open_probes(stack)
         loading = asyncio.get_running_loop().run_in_executor(None, import_module, "linkspan.transport.server")
         self.broker = await self._open_broker(stack)
         await loading  # while the broker was starting
@@ -247,6 +249,7 @@ class App:
         self._caller.addresses.update(self._known_addresses())
         for each in running:
             await each.start()
+        self.readiness.start(self.broker, [(store, self._relays[url]) for url, store in self.stores.items()])
         _calm_collector()
         self.started.set()
         _log.info("Running.", extra={"services": list(self.running), "address": self.address})
@@ -324,7 +327,8 @@ class App:
             if name in known:
                 return known[name]
         served = any(operation in contract.operations for each in self.services for contract in each.contracts)
-        return f"http://{self._host}:{self._port}" if served and self._port else ""
+        host, port = self._places.http
+        return f"http://{host}:{port}" if served and port else ""
 
     def _own_addresses(self, address: str) -> dict[str, str]:
         """Return the contracts that are implemented here, at an address."""
@@ -343,6 +347,7 @@ class App:
             self._forget()
 
     async def _drain(self) -> None:
+        self.readiness.drain()
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(DRAIN):
@@ -358,6 +363,7 @@ class App:
         self.started = asyncio.Event()
         self.running, self.stores, self._relays = {}, {}, {}
         self._entrances.forget()
+        self.readiness.forget()
         self.broker = self.embedded = self._caller = None
 
     async def run(self, only: Collection[str] = ()) -> None:
@@ -402,7 +408,7 @@ class App:
 
         Its own port is opened only where `http` or LINKSPAN_HTTP names it.
         """
-        await self.start(listen=self._told_where)
+        await self.start(listen=self._places.told)
         try:
             yield
         finally:
@@ -420,6 +426,11 @@ class App:
     def address(self) -> str:
         """Return where the direct path answers, empty where nothing is served."""
         return self._entrances.address
+
+    @property
+    def probes_address(self) -> str:
+        """Return where nothing but probes is answered, empty where that was not asked for."""
+        return self._entrances.probes_address
 
     @property
     def grpc_address(self) -> str:
@@ -451,21 +462,3 @@ def _calm_collector() -> None:
     if gc.get_threshold() == (700, 10, 10):
         gc.set_threshold(20_000, 20, 50)
     gc.freeze()
-
-
-def _host_and_port(text: str, setting: str) -> tuple[str, int]:
-    """Read `host:port`. Raises `SetupError`."""
-    host, _, port = text.removeprefix("http://").removeprefix("grpc://").rstrip("/").rpartition(":")
-    if not (port.isascii() and port.isdecimal() and int(port) <= 65_535) or any(mark in host for mark in "/@ "):  # noqa: PLR2004 - the last port
-        raise SetupError(f"The address '{text}' ({setting}) cannot be listened on: write host:port.")
-    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
-
-
-def _addresses(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, equals, address = part.partition("=")
-        if not equals or not name or not address.removeprefix("rest+").startswith(("http://", "https://", "grpc://")):
-            raise SetupError(f"LINKSPAN_ADDRESSES has '{part}': write name=http://host:port or name=grpc://host:port, separated by commas.")
-        found[name] = address
-    return found

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
     from linkspan.operation import ServiceContract
+    from linkspan.places import Places
     from linkspan.ports import Runtime
+    from linkspan.readiness import Readiness
     from linkspan.running import RunningService
     from linkspan.transport.endpoint import Endpoint, StreamEndpoint
     from linkspan.transport.grpc_server import GrpcServer
@@ -27,18 +29,19 @@ __all__ = ["Entrances"]
 
 
 class Entrances:
-    """The servers of one app. `listens` says whether its own port is opened when it starts; that for gRPC is, where it was asked for."""
+    """The servers of one app. `listens` says whether its own port is opened when it starts; the others are, where they were asked for."""
 
-    def __init__(self, runtime: Runtime, host: str, port: int, grpc_at: tuple[str, int] | None, web: Web) -> None:
+    def __init__(self, runtime: Runtime, places: Places, readiness: Readiness, web: Web) -> None:
         self.listens = True
         self._runtime = runtime
-        self._host, self._port = host, port
-        self._grpc_at = grpc_at
+        self._places = places
+        self._readiness = readiness
         self._web = web
         self._contracts: list[type[ServiceContract]] = []
         self._endpoints: list[Endpoint | StreamEndpoint] = []
         self._server: DirectServer | None = None
         self._grpc: GrpcServer | None = None
+        self._probes: DirectServer | None = None
         self._door: DirectServer | None = None
         self._mounted: Mounted | None = None
 
@@ -51,6 +54,11 @@ class Entrances:
     def grpc_address(self) -> str:
         """Return where gRPC peers call, empty where they cannot."""
         return "" if self._grpc is None else self._grpc.address
+
+    @property
+    def probes_address(self) -> str:
+        """Return where nothing but probes is answered, empty where that was not asked for."""
+        return "" if self._probes is None else self._probes.address
 
     @property
     def own_address(self) -> str:
@@ -67,22 +75,34 @@ class Entrances:
             self._mounted = Mounted(lifespan)
         return self._mounted
 
+    async def open_probes(self, stack: AsyncExitStack) -> None:
+        """Answer probes before anything else runs, and until everything else has ended."""
+        if self._places.probes is not None:
+            self._probes = server = self._serving([], *self._places.probes, probes=True)
+            await server.start()
+            stack.push_async_callback(server.drain, 0.0)
+
     async def open(self, stack: AsyncExitStack, services: Collection[RunningService]) -> None:
         """Begin to answer for these services. Raises `SetupError` when the port cannot be had."""
+        from linkspan.transport.health import FILE, Health  # noqa: PLC0415 - HTTP loads where it is served
+        from linkspan.transport.reflection import Reflection  # noqa: PLC0415 - as above
+
         self._endpoints = [endpoint for each in services for endpoint in each.endpoints()]
         self._contracts = [contract for each in services for contract in each.declared.contracts]
         if not self._endpoints:
             return
+        health = Health([contract.full_name for contract in self._contracts], self._readiness).endpoints()
+        known = [*self._endpoints, *health, *Reflection(self._contracts, [FILE]).endpoints()]
         if self.listens:
-            self._server = self._serving(self._host, self._port)
+            self._server = self._serving(self._endpoints + health, *self._places.http, probes=True)
             await self._server.start()
             stack.push_async_callback(self._server.drain, 0.0)
         else:
             await self._open_door(stack)
-        if self._grpc_at is not None:
-            await self._open_grpc(stack, *self._grpc_at)
+        if self._places.grpc is not None:
+            await self._open_grpc(stack, known, *self._places.grpc)
         if self._mounted is not None:
-            await self._answer_mounted(self._mounted)
+            await self._answer_mounted(self._mounted, known)
             stack.push_async_callback(self._mounted.drain, 0.0)
 
     async def keep_own(self, stack: AsyncExitStack) -> str:
@@ -97,38 +117,40 @@ class Entrances:
 
     def forget(self) -> None:
         """Be as before the start."""
-        self._server = self._grpc = self._door = None
+        self._server = self._grpc = self._probes = self._door = None
         self._endpoints = []
 
     async def _open_door(self, stack: AsyncExitStack) -> DirectServer:
         """Open a way in on loopback below a path that nobody else can know."""
-        self._door = door = self._serving("127.0.0.1", 0, f"/{secrets.token_urlsafe(24)}")
+        self._door = door = self._serving(self._endpoints, "127.0.0.1", 0, prefix=f"/{secrets.token_urlsafe(24)}")
         await door.start()
         stack.push_async_callback(door.drain, 0.0)
         return door
 
-    async def _open_grpc(self, stack: AsyncExitStack, host: str, port: int) -> None:
+    async def _open_grpc(self, stack: AsyncExitStack, endpoints: list[Endpoint | StreamEndpoint], host: str, port: int) -> None:
         loop = asyncio.get_running_loop()
         module: Any = await loop.run_in_executor(None, import_module, "linkspan.transport.grpc_server")
-        self._grpc = server = module.GrpcServer(self._endpoints, host=host, port=port, runtime=self._runtime)
+        self._grpc = server = module.GrpcServer(endpoints, host=host, port=port, runtime=self._runtime)
         await server.start()
         stack.push_async_callback(server.drain, 0.0)
 
-    async def _answer_mounted(self, mounted: Mounted) -> None:
+    async def _answer_mounted(self, mounted: Mounted, endpoints: list[Endpoint | StreamEndpoint]) -> None:
         from linkspan.transport.endpoint import Answers  # noqa: PLC0415 - HTTP loads where it is served
 
         loop = asyncio.get_running_loop()
         module: Any = await loop.run_in_executor(None, import_module, "linkspan.transport.asgi")
         answers = Answers(self._runtime.ids)
-        mounted.open(self._front(module.Application(self._endpoints, answers)), answers)
+        mounted.open(self._front(module.Application(endpoints, answers)), answers)
 
-    def _serving(self, host: str, port: int, prefix: str = "") -> DirectServer:
-        from linkspan.transport.server import DirectServer  # noqa: PLC0415 - HTTP loads where it is served
+    def _serving(
+        self, endpoints: list[Endpoint | StreamEndpoint], host: str, port: int, *, prefix: str = "", probes: bool = False
+    ) -> DirectServer:
+        from linkspan.transport.probes import Probes  # noqa: PLC0415 - HTTP loads where it is served
+        from linkspan.transport.server import DirectServer  # noqa: PLC0415 - as above
 
-        browsers = bool(self._web.origins)
-        return DirectServer(
-            self._endpoints, host=host, port=port, prefix=prefix, runtime=self._runtime, front=self._front, browsers=browsers
-        )
+        asked, browsers = Probes(self._readiness) if probes else None, bool(self._web.origins)
+        options: dict[str, Any] = {"prefix": prefix, "front": self._front, "browsers": browsers, "probes": asked}
+        return DirectServer(endpoints, host=host, port=port, runtime=self._runtime, **options)
 
     def _front(self, application: Any) -> Any:
         from linkspan.transport.web import web_front  # noqa: PLC0415 - HTTP loads where it is served

@@ -210,6 +210,11 @@ class Durability:
 class Broker(Protocol):
     """A log of topics with durable groups. One module, passes `linkspan.testing.BrokerContract`."""
 
+    @property
+    def connected(self) -> bool:
+        """Tell whether the server can be reached, as far as is known: False while a lost connection has not come back, or closed."""
+        ...
+
     async def open(self) -> None:
         """Connect. Raises `Error(UNAVAILABLE)` when the server does not answer, `SetupError` on wrong credentials or an unfit server."""
         ...

@@ -234,6 +234,7 @@ def test_environment_stands_in_for_arguments(tmp_path: Path, monkeypatch: pytest
         "broker": "nats://127.0.0.1:4222",
         "http": "127.0.0.1:0",
         "grpc": "",
+        "probes": "",
         "data": str(tmp_path / "a b"),
         "addresses": {"orders": "http://127.0.0.1:1", "*": "http://127.0.0.1:2"},
         "middleware": ["Tracing", "Deadline"],

@@ -38,6 +38,11 @@ class MemoryBroker:
         """Tell whether its event loop has ended without closing it: the memory broker's picture of a killed process."""
         return self._loop is not None and self._loop.is_closed()
 
+    @property
+    def connected(self) -> bool:
+        """Tell whether the log is up."""
+        return self._open and self.log.up
+
     async def open(self) -> None:
         """Connect to the log."""
         if not self.log.up:

@@ -115,6 +115,11 @@ class NatsBroker:
     # --- connection ---------------------------------------------------------------------------------
 
     @property
+    def connected(self) -> bool:
+        """Tell whether the connection is up."""
+        return self._link is not None
+
+    @property
     def link(self) -> Link | None:
         """The link while the connection is up."""
         return self._link

@@ -75,6 +75,7 @@ def lines(app: dict[str, Any]) -> list[str]:
     """Return the same for people."""
     found = [f"broker {app['broker']}, direct path at {app['http']}, data in {app['data']}"]
     found += [f"gRPC at {app['grpc']}"] if app["grpc"] else []
+    found += [f"probes at {app['probes']}"] if app["probes"] else []
     found += [f"calls to {name} go to {address}" for name, address in app["addresses"].items()]
     for service in app["services"]:
         found += ["", f"{service['service']}  (store {service['store']})"]

@@ -56,8 +56,10 @@ class OutageScenarios:
             await within(asyncio.gather(broker.aclose(), broker.aclose()))
             await within(broker.aclose())
             await raises(Code.UNAVAILABLE, broker.publish(case.message("x")))
+            assert not broker.connected
 
             await broker.open()
+            assert broker.connected
             await within(broker.publish(case.message("y")))
 
     async def test_close_ends_what_is_blocked(self: Suite) -> None:
@@ -105,9 +107,11 @@ class OutageScenarios:
             message = case.message("late")
             await self.stop_server()
             await raises(Code.UNAVAILABLE, broker.publish(message))
+            assert not broker.connected
 
             await self.start_server()
             await case.publish_until_stored(broker, [message])
+            assert broker.connected
 
             await got.count(1)
             assert got.first_seen() == [b"late"]

@@ -38,6 +38,11 @@ class WatchedBroker:
 
     # --- the port ---
 
+    @property
+    def connected(self) -> bool:
+        """Tell whether the broker is."""
+        return self._broker.connected
+
     async def open(self) -> None:
         """Connect."""
         await self._broker.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import Final
 from urllib.parse import urlsplit
@@ -32,3 +33,4 @@ def check_installed(what: str) -> None:
     """Refuse what needs grpcio where it is missing. Raises `SetupError`."""
     if find_spec("grpc") is None:
         raise SetupError(f"{what} needs grpcio, which is not installed: pip install 'linkspan[grpc]'.")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else its core writes to stderr whenever a peer goes or a process is started

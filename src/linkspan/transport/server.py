@@ -14,6 +14,7 @@ from linkspan.transport.endpoint import INSIDE, Answers, Endpoint, Inbound, Stre
 from linkspan.transport.fast import FastProtocol, UnaryCalls
 from linkspan.transport.guard import GuardedProtocol, GuardLimits, Watch
 from linkspan.transport.mount import without_prefix
+from linkspan.transport.probes import PATHS
 from linkspan.transport.unary import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from linkspan.ports import Runtime, Timer
     from linkspan.transport.asgi import ASGIApp, Receive, Scope, Send
+    from linkspan.transport.probes import Probes
 
 __all__ = ["DirectServer", "Endpoint", "Inbound", "StreamEndpoint"]
 
@@ -34,8 +36,7 @@ class DirectServer:
 
     Plain unary calls are served in the protocol class, everything else by an ASGI application over connectrpc on the same
     connections, which is loaded when it is first needed; `front` wraps it. `fast=False` sends every call there, `browsers=True` those
-    of pages. With a `prefix`, which begins with
-    a slash, only paths below it are known.
+    of pages. With a `prefix`, which begins with a slash, only paths below it are known. `probes` answers for orchestrators.
     """
 
     def __init__(  # noqa: PLR0913 - each is a keyword of its own
@@ -50,6 +51,7 @@ class DirectServer:
         extra_app: ASGIApp | None = None,
         front: Callable[[ASGIApp], ASGIApp] | None = None,
         browsers: bool = False,
+        probes: Probes | None = None,
         fast: bool = True,
     ) -> None:
         self._host, self._port, self._prefix = host, port, prefix
@@ -58,6 +60,7 @@ class DirectServer:
         self._max_bytes = max_message_bytes
         self._extra_app = extra_app
         self._front = front
+        self._probes = probes
         self._answers = Answers(runtime.ids)
         self._listener: asyncio.Server | None = None
         self._timer: Timer | None = None
@@ -142,6 +145,9 @@ class DirectServer:
         self._timer = self._runtime.clock.call_later(_SWEEP_SECONDS, self._sweep)
 
     async def _asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._probes is not None and scope["path"] in PATHS:
+            await self._probes(scope, receive, send)
+            return
         application = self._application or await self._load()
         if self._prefix:
             inside = scope["path"].startswith(f"{self._prefix}/")
