@@ -93,6 +93,10 @@ integration: $(VENV)/.dev-installed ## Run whole stories on real servers
 	@scripts/get_grpcurl.sh
 	$(call suite,integration)
 
+.PHONY: soak
+soak: $(VENV)/.dev-installed ## Make 100,000 gRPC calls on one channel: none fails, memory is bounded
+	$(call suite,soak)
+
 .PHONY: typing
 typing: $(VENV)/.dev-installed ## Check that the type checkers flag wrong uses
 	$(call suite,typing)

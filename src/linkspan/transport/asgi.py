@@ -53,6 +53,7 @@ _STREAM_TYPES: Final = {
     (True, True): StreamType.BIDI_STREAM,
 }
 _CODINGS: Final = frozenset({b"accept-encoding", b"connect-accept-encoding", b"grpc-accept-encoding"})
+_TRAILERS: Final = "http.response.trailers"
 _NOISE: Final = frozenset({b"vary", b"content-encoding"})  # nothing is compressed, so neither says anything
 
 
@@ -235,17 +236,32 @@ class Application:
                     text = f"Request of {int(value)} bytes exceeds {self._max_bytes}: send smaller messages."
                     return http_status(Code.RESOURCE_EXHAUSTED), Code.RESOURCE_EXHAUSTED, text
             elif name == b"content-type":
-                if value.startswith(b"application/grpc") and not value.startswith(b"application/grpc-web"):
-                    return (
-                        415,
-                        Code.UNIMPLEMENTED,
-                        "gRPC needs HTTP/2: call this port by Connect, as application/proto or application/json.",
-                    )
+                if _is_grpc(value) and not _sends_trailers(scope):
+                    return _no_grpc(scope)
             elif name in _CODINGS:
                 coded = True
         if coded:  # responses are not compressed
             scope["headers"] = [header for header in scope["headers"] if header[0] not in _CODINGS]
         return None
+
+
+def _is_grpc(content_type: bytes) -> bool:
+    return content_type.startswith(b"application/grpc") and not content_type.startswith(b"application/grpc-web")
+
+
+def _sends_trailers(scope: Scope) -> bool:
+    """Tell whether the server can end a response as gRPC does (https://asgi.readthedocs.io/en/latest/extensions.html)."""
+    return _TRAILERS in (scope.get("extensions") or ())
+
+
+def _no_grpc(scope: Scope) -> tuple[int, Code, str]:
+    """Return why a gRPC call cannot be answered, before its handler runs. gRPC clients read a 404 as UNIMPLEMENTED."""
+    if scope.get("http_version", "1.1").startswith("1"):
+        return 415, Code.UNIMPLEMENTED, "gRPC needs HTTP/2: call this port by Connect, as application/proto or application/json."
+    text = (
+        "gRPC needs trailers, which this server does not send: run the app under one that does, or give it a port for gRPC (LINKSPAN_GRPC)."
+    )
+    return 404, Code.UNIMPLEMENTED, text
 
 
 class _Reply:
@@ -258,7 +274,7 @@ class _Reply:
         self._start: Message | None = None
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and not message.get("trailers"):
             self._start = message
             return
         start, self._start = self._start, None
