@@ -105,6 +105,16 @@ async def test_request_above_the_limit_is_refused() -> None:
         assert not shop.inbound
 
 
+async def test_small_request_that_unpacks_to_a_large_one_is_refused() -> None:
+    async with grpc_serving(max_message_bytes=100_000) as (shop, server):
+        options = {"compression": grpc.Compression.Gzip, "options": [("grpc.max_send_message_length", -1)]}
+        async with foreign_client(server, **options) as get:
+            error = await refused(get("x" * 20_000_000))
+            assert (error.code(), "Decompressed" in str(error.details())) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+            assert await get("7" * 10_000) == Order(order_id="7" * 10_000, quantity=3)
+        assert len(shop.inbound) == 1
+
+
 async def test_handler_is_cancelled_at_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
     async with grpc_serving() as (shop, server), foreign_client(server) as get:
         assert (await refused(get("wait", timeout=0.1))).code() is grpc.StatusCode.DEADLINE_EXCEEDED
