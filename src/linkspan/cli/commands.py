@@ -81,6 +81,9 @@ async def _say_ready(app: App) -> None:
     await app.started.wait()
     names = ", ".join(app.running)
     typer.echo(f"Ready: {names}" + (f" at {app.address}" if app.address else ""))
+    for what, address in (("gRPC", app.grpc_address), ("Probes", app.probes_address)):
+        if address:
+            typer.echo(f"{what} at {address}")
     for line in _first_calls(app):
         typer.echo(line)
 
