@@ -48,6 +48,7 @@ _SWEEP = 0.5
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _OURS = {"ack_wait", "replicas", "publish_timeout", "sync_interval", "monitoring", "any_server_version"}
 _AUTHORIZATION = "authorization"
+_DENIED = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 # A server that refuses a login closes at once, and the reset can overtake its reason: more than one try to hear it.
 FIRST_ATTEMPTS = 3
 
@@ -228,6 +229,9 @@ class NatsBroker:
     async def _on_error(self, error: Exception) -> None:
         reason = str(error) or type(error).__name__
         self._refused = self._refused or _AUTHORIZATION in reason.lower()
+        denied = _DENIED.search(reason)
+        if denied is not None and self._admin is not None:
+            self._admin.on_denied(denied[1])
         if reason != self._last_error:  # nats-py repeats itself ten times a second while it reconnects
             logger.info("nats connection reported an error", extra={"reason": reason})
         self._last_error = reason
@@ -305,6 +309,15 @@ class NatsBroker:
     async def declare_foreign(self, subject: str, topic: str, group: str, *, given: bool) -> list[Drift]:
         """Make a group that reads one subject of somebody else's: on the stream `topic` that is there (`given`), or on a new one."""
         return await self.admin.declare_foreign(subject, topic, group, given=given)
+
+    async def compare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]]) -> list[Drift]:
+        """Return what is missing or has other settings than declared; change nothing."""
+        admin, drifts = self.admin, list[Any]()
+        for topic in topics:
+            drifts += await admin.declare_stream(topic, create=False)
+        for topic, group in groups:
+            drifts += await admin.declare_consumer(topic, group, create=False)
+        return drifts
 
     async def subscribe(self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
         """Deliver from the group's place."""

@@ -58,8 +58,9 @@ class Admin:
         self._replicas = replicas
         self._ack_wait = ack_wait
         self._timeout = timeout
-        self._calls: set[asyncio.Task[Msg]] = set()
+        self._calls: dict[asyncio.Task[Msg], str] = {}
         self._closed = False
+        self._denied: set[str] = set()
 
     def close(self) -> None:
         """Fail the requests on their way with UNAVAILABLE."""
@@ -74,8 +75,15 @@ class Admin:
             drifts = await self.declare_stream(topic, {"subjects": [subject], "no_ack": True})
         return drifts + await self.declare_consumer(topic, group, subject)
 
-    async def declare_stream(self, topic: str, more: Mapping[str, Any] | None = None) -> list[Drift]:
-        """Create a topic's stream, or compare the one that is there."""
+    def on_denied(self, subject: str) -> None:
+        """Fail the requests to a subject that this login may not publish to: the server tells so beside the requests."""
+        self._denied.add(subject.lower())  # nats-py tells it in lower case
+        for call, asked in self._calls.items():
+            if asked.lower() == subject.lower():
+                call.cancel()
+
+    async def declare_stream(self, topic: str, more: Mapping[str, Any] | None = None, *, create: bool = True) -> list[Drift]:
+        """Create a topic's stream, or compare the one that is there; with `create=False` a missing one is a drift."""
         name = stream_of(topic)
         wanted: dict[str, Any] = {
             "name": name,
@@ -93,12 +101,14 @@ class Admin:
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise
-            await self.request(f"STREAM.CREATE.{name}", wanted)
+            if not create:
+                return [_missing(f"stream '{name}'")]
+            await self._create(f"STREAM.CREATE.{name}", wanted, f"The stream of topic '{topic}'")
             return []
         return _compare(f"stream '{name}'", wanted, found)
 
-    async def declare_consumer(self, topic: str, group: str, subject: str = "") -> list[Drift]:
-        """Create a group's consumer, of one subject or all, or compare the one that is there."""
+    async def declare_consumer(self, topic: str, group: str, subject: str = "", *, create: bool = True) -> list[Drift]:
+        """Create a group's consumer, of one subject or all, or compare what is there; with `create=False` a missing one is a drift."""
         stream, name = stream_of(topic), consumer_of(group)
         wanted: dict[str, Any] = {
             "name": name,
@@ -118,15 +128,28 @@ class Admin:
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise
+            if not create:
+                return [_missing(f"consumer '{name}' of stream '{stream}'")]
             await self.stream(topic)
             body = {"stream_name": stream, "action": "create", "config": wanted}
-            await self.request(f"CONSUMER.CREATE.{stream}.{name}", body)
+            await self._create(f"CONSUMER.CREATE.{stream}.{name}", body, f"The consumer of group '{group}' for topic '{topic}'")
             return []
         config = found["config"]
         if self._ack_wait and config.get("ack_wait") != wanted["ack_wait"]:
             config["ack_wait"] = wanted["ack_wait"]
-            await self.request(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "action": "update", "config": config})
+            if create:
+                await self.request(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "action": "update", "config": config})
         return _compare(f"consumer '{name}' of stream '{stream}'", wanted | unset, config)
+
+    async def _create(self, path: str, body: Mapping[str, Any], what: str) -> None:
+        """Create what is missing. Raises `SetupError` where this login may not: then somebody who may has to do it first."""
+        try:
+            await self.request(path, body)
+        except Error as error:
+            if error.code is not Code.PERMISSION_DENIED:
+                raise
+            text = "is missing, and this login may not create it: run `linkspan broker apply MODULE:APP` with one that may"
+            raise SetupError(f"{what} {text}.") from error
 
     async def stream(self, topic: str) -> dict[str, Any]:
         """Return a topic's stream settings. Raises `Error(NOT_FOUND)`."""
@@ -147,16 +170,19 @@ class Admin:
 
     async def _call(self, subject: str, payload: bytes) -> Msg:
         call = asyncio.get_running_loop().create_task(self._client.request(subject, payload, timeout=self._timeout))
-        self._calls.add(call)
+        self._calls[call] = subject
         try:
             return await call
         except asyncio.CancelledError:
+            if subject.lower() in self._denied and call.cancelled():
+                text = f"This login may not ask the NATS server for '{subject}': allow it to publish there."
+                raise Error(Code.PERMISSION_DENIED, text) from None
             if not self._closed:
                 raise
             raise Error(Code.UNAVAILABLE, "The broker was closed: open it again.") from None
         finally:
             call.cancel()
-            self._calls.discard(call)
+            self._calls.pop(call, None)
 
     async def request(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask the JetStream API. Raises `Error`: NOT_FOUND, UNAVAILABLE, FAILED_PRECONDITION for other refusals."""
@@ -174,6 +200,10 @@ class Admin:
         missing = problem.get("err_code") in {_STREAM_MISSING, _CONSUMER_MISSING}
         code = Code.NOT_FOUND if missing else Code.UNAVAILABLE if problem.get("code") == 503 else Code.FAILED_PRECONDITION  # noqa: PLR2004 - as in HTTP
         raise Error(code, f"The NATS server refused '{path}' ({problem.get('description')}): declare it first, or check its settings.")
+
+
+def _missing(what: str) -> Drift:
+    return Drift(what, "exists", "yes", "no")
 
 
 def _compare(what: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[Drift]:
