@@ -422,6 +422,10 @@ class App:
 
     # --- use ---
 
+    def wrap(self, layer: Middleware) -> None:
+        """Put a middleware around all others; before the start."""
+        self._middleware = (layer, *self._middleware)
+
     @property
     def address(self) -> str:
         """Return where the direct path answers, empty where nothing is served."""

@@ -1,8 +1,9 @@
-"""The commands of the first ten minutes: `new`, `dev`, `call`, `tap`."""
+"""The commands of the first ten minutes: `new`, `dev`, `call`, `tap`, `trace`."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ def add_to(cli: typer.Typer) -> None:
     cli.command(epilog="Examples: linkspan dev, or for one of several apps: linkspan dev shop:app --level debug")(dev)
     cli.command(epilog='Example: linkspan call place_order \'{"orderId": "7"}\'')(call)
     cli.command(epilog="Examples: linkspan tap, or what was placed in the last ten minutes: linkspan tap OrderPlaced --since 10m")(tap)
+    cli.command(epilog="Example: linkspan trace 01a2028c-cedc-7599-ac18-25a35794583a")(trace)
 
 
 def new(name: Annotated[str, typer.Argument(help="The name of the project and its folder.", metavar="NAME")]) -> None:
@@ -120,3 +122,38 @@ def tap(
     look = Look(moment_of(since, system().clock.now()), limit, as_json, raw)
     count = asyncio.run(watch(load_app(app or found_target(Path.cwd())), names or (), look))
     typer.echo(f"{count} message{'' if count == 1 else 's'}.", err=True)
+
+
+def trace(
+    flow: Annotated[str, typer.Argument(help="A trace id, a correlation id, or the id of a call or message.", metavar="ID")],
+    *,
+    app: AppOption = "",
+    since: Annotated[
+        str, typer.Option("--since", help="Read the broker's log from then on: 10m, 2h, 2026-01-31T12:00:00Z, or all.", metavar="WHEN")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show one flow as a waterfall: calls, outbox, broker, handlers, retries, held messages. It needs no collector.
+
+    The runs of handlers are known where the app runs in linkspan dev, or with run --record-traces; the rest always.
+    """
+    from linkspan.cli.folder import found_target  # noqa: PLC0415 - only here
+    from linkspan.cli.tap import moment_of  # noqa: PLC0415 - only here
+    from linkspan.cli.target import load_app  # noqa: PLC0415 - only here
+    from linkspan.cli.trace import collect  # noqa: PLC0415 - only here
+    from linkspan.cli.waterfall import lines, plain, steps  # noqa: PLC0415 - only here
+    from linkspan.errors import SetupError  # noqa: PLC0415 - only here
+    from linkspan.runtime import system  # noqa: PLC0415 - only here
+
+    now = system().clock.now()
+    found = asyncio.run(collect(load_app(app or found_target(Path.cwd())), flow, since=moment_of(since, now)))
+    for note in found.notes:
+        typer.echo(f"linkspan: {note}", err=True)
+    if not found.found:
+        raise SetupError(f"Nothing is known of '{flow}' here: look with --since, and run the app with linkspan dev or --record-traces 1.")
+    told = steps(found, now)
+    if as_json:
+        typer.echo(json.dumps(plain(told), indent=2))
+        return
+    for line in lines(told):
+        typer.echo(line)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linkspan.cli import beginning, broker, contracts, dead
+from linkspan.cli.recorded import recorded
 from linkspan.cli.table import show
 from linkspan.cli.target import load_app, opened_stores
 
@@ -59,6 +60,11 @@ def run(
     ] = None,
     log: Annotated[str, typer.Option(help="json, text, pretty or off; logs go to standard error.", metavar="FORM")] = "text",
     level: Annotated[str, typer.Option(help="The lowest level to log: debug, info, warning or error.", metavar="LEVEL")] = "info",
+    *,
+    record_traces: Annotated[
+        float,
+        typer.Option("--record-traces", help="The share of flows kept for linkspan trace, 0 to 1.", metavar="SHARE", min=0.0, max=1.0),
+    ] = 0.0,
 ) -> None:
     """Run an app until Ctrl-C or SIGTERM, then drain it. A second signal ends it at once."""
     import uvloop  # noqa: PLC0415 - only here
@@ -67,7 +73,12 @@ def run(
 
     app = load_app(target)
     set_up(log, level)
-    uvloop.run(_run(app, only or []))
+    recorder = recorded(app, record_traces) if record_traces else None
+    try:
+        uvloop.run(_run(app, only or []))
+    finally:
+        if recorder is not None:
+            recorder.close()
 
 
 async def _run(app: App, only: list[str]) -> None:

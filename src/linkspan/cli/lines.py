@@ -44,7 +44,7 @@ def first_lines(app: App, target: str) -> list[str]:
                 f"  {word} call {_short(app, operation.name, operation.full_name)} {sample}",
                 f"  curl -H 'content-type: application/json' -d {sample} {app.address}{operation.path}",
             ]
-    found += ["look inside", f"  {word} tap", f"  {word} dead list {target} --all"]
+    found += ["look inside", f"  {word} tap", f"  {word} trace ID", f"  {word} dead list {target} --all"]
     if app.embedded is not None:
         from linkspan.brokers.embedded import cli_line  # noqa: PLC0415 - only where one runs
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from linkspan.cli.folder import session_file
 from linkspan.cli.lines import first_lines
+from linkspan.cli.recorded import recorded
 from linkspan.cli.resting import RestingClock, RestingLoop
 from linkspan.cli.target import load_app
 from linkspan.errors import Error, SetupError
@@ -95,6 +96,7 @@ class _Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
         session = session_file(self._app.data)
+        recorder = recorded(self._app)
         try:
             await self._app.start()
             session.write_text(json.dumps({"address": self._app.address, "pid": os.getpid()}), encoding="utf-8")
@@ -108,6 +110,7 @@ class _Worker:
             session.unlink(missing_ok=True)
             ending.cancel()
             await self._app.aclose()
+            recorder.close()
             self._writer.close()
 
     def _settle_for(self, loop: asyncio.AbstractEventLoop) -> None:
