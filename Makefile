@@ -123,6 +123,10 @@ fuzz: $(VENV)/.fuzz-installed ## Feed hostile bytes to every decoder: ARGS="--mi
 docs: $(VENV)/.docs-installed ## Build the documentation into build/site; a broken link fails
 	NO_COLOR=1 $(BIN)/zensical build --strict $(ARGS)
 
+.PHONY: wheel
+wheel: $(VENV)/.dev-installed ## Install the built wheel as users do, on each Python there is
+	$(call suite,wheel)
+
 # --- checks --------------------------------------------------------------------------------------
 
 .PHONY: check
