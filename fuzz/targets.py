@@ -265,7 +265,7 @@ class HttpClient:
 
     async def _exchange(self, data: bytes) -> None:
         pool: Any = SimpleNamespace(
-            address=SimpleNamespace(text="http://peer"),
+            address=SimpleNamespace(text="http://peer", tls=False),
             limits=PoolLimits(),
             max_bytes=MAX_BYTES,
             release=lambda _connection: None,

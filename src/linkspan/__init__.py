@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from linkspan.handler import Handler, Middleware
     from linkspan.identity import Identity
     from linkspan.service import Service
+    from linkspan.transport.tls import Tls
     from linkspan.transport.web import Web
     from linkspan.work import Limits
 
@@ -88,6 +89,7 @@ __all__ = [
     "ServiceContract",
     "SetupError",
     "Timestamp",
+    "Tls",
     "UInt32",
     "UInt64",
     "Web",
@@ -110,6 +112,7 @@ _LAZY = {
     "Limits": "work",
     "Middleware": "handler",
     "Service": "service",
+    "Tls": "transport.tls",
     "Web": "transport.web",
 }
 

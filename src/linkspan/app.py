@@ -28,6 +28,7 @@ from linkspan.running import RunningService
 from linkspan.runtime import system
 from linkspan.stores import open_store
 from linkspan.transport.grpc_address import check_installed
+from linkspan.transport.tls import Tls
 from linkspan.transport.web import Web
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class App:
         broker: `nats://host:port`, or `memory://` (LINKSPAN_BROKER). Default: an embedded NATS server in the data directory.
         store: The template of database URLs (LINKSPAN_STORE), default `sqlite:///<data>/{service}.db`.
         http: `host:port` of the direct path (LINKSPAN_HTTP), default `127.0.0.1:8080`; port 0 takes a free one.
+        tls: Certificate, key and CAs (LINKSPAN_TLS_CERT, _KEY, _CLIENT_CA, _CA); with a certificate the direct path is https.
         grpc: `host:port` for gRPC peers (LINKSPAN_GRPC), default none; needs the extra `grpc`.
         probes: `host:port` for `/livez`, `/readyz` and `/startupz` alone (LINKSPAN_PROBES), open from the first moment to the last.
             They are answered at `http` too, while that is open.
@@ -84,6 +86,7 @@ class App:
         http: str | None = None,
         grpc: str | None = None,
         probes: str | None = None,
+        tls: Tls | None = None,
         addresses: Mapping[str, str] | None = None,
         web: Web | None = None,
         data: str | FilePath | None = None,
@@ -108,6 +111,7 @@ class App:
         self._store_template = store or os.environ.get("LINKSPAN_STORE") or ""
         self._places = Places.given(http, grpc, probes)
         self._addresses = {**addresses_of(os.environ.get("LINKSPAN_ADDRESSES", "")), **(addresses or {})}
+        self.tls = tls or Tls.from_environment()
         self._middleware = (Tracing(), Deadline()) if middleware is None else tuple(middleware)
         self._overrides = overrides or {}
         self.runtime = runtime or system()
@@ -116,7 +120,7 @@ class App:
         self.stores: dict[str, Store] = {}
         self._relays: dict[str, Relay] = {}
         self.readiness = Readiness()
-        self._entrances = Entrances(self.runtime, self._places, self.readiness, web or Web.from_environment())
+        self._entrances = Entrances(self.runtime, self._places, self.readiness, web=web or Web.from_environment(), tls=self.tls)
         self.broker: Broker | None = None
         self.embedded: EmbeddedServer | None = None
         self.drifts: list[Drift] = []
@@ -130,6 +134,8 @@ class App:
         check_addresses(self._addresses)
         if self._places.grpc is not None:
             check_installed("App(grpc=...)")
+            if self.tls.cert is not None and self._places.grpc[0] not in {"127.0.0.1", "::1", "localhost"}:
+                raise SetupError("The gRPC port has no TLS, so it cannot stand beside https: give it a loopback address, or leave it out.")
         self._check_broker()
         names = [service.name for service in self.services]
         for name in names:
@@ -182,6 +188,7 @@ class App:
         return {
             "broker": broker,
             **self._places.settings(),
+            "tls": ("mutual" if self.tls.client_ca else "on") if self.tls.cert else "off",
             "data": str(self.data),
             "addresses": dict(self._addresses),
             "middleware": layers,
@@ -231,7 +238,7 @@ class App:
         loading = asyncio.get_running_loop().run_in_executor(None, import_module, "linkspan.transport.server")
         self.broker = await self._open_broker(stack)
         await loading  # while the broker was starting
-        self._caller = Caller(self.runtime, {}, self._middleware)
+        self._caller = Caller(self.runtime, {}, self._middleware, self.tls)
         stack.push_async_callback(self._caller.aclose)
         for service in services:
             await self._open_service(stack, service)
@@ -452,7 +459,7 @@ class App:
         if self.broker is None:
             raise SetupError("The app is not running: use its client inside `async with app`.")
         known = self._known_addresses()
-        return Client(self.broker, addresses=known, name=name, middleware=self._middleware, runtime=self.runtime, owns=owns)
+        return Client(self.broker, addresses=known, name=name, middleware=self._middleware, runtime=self.runtime, tls=self.tls, owns=owns)
 
     async def attest(self) -> list[Durability]:
         """Ask each engine what its acknowledgements are worth."""

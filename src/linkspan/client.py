@@ -23,6 +23,7 @@ from linkspan.streaming import driven, lone, only
 from linkspan.trace import trace_of
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
     from types import TracebackType
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from linkspan.transport.connect import ConnectChannel
     from linkspan.transport.grpc_channel import GrpcChannel
     from linkspan.transport.rest_channel import RestChannel
+    from linkspan.transport.tls import Tls
 
 __all__ = ["Caller", "Client", "check_addresses"]
 
@@ -68,10 +70,12 @@ class Caller:
     the peer speaks gRPC, or to `rest+http://host:port` for a REST service that is called by the routes of the contract.
     """
 
-    def __init__(self, runtime: Runtime, addresses: Mapping[str, str], middleware: Sequence[Middleware]) -> None:
+    def __init__(self, runtime: Runtime, addresses: Mapping[str, str], middleware: Sequence[Middleware], tls: Tls | None = None) -> None:
         self._runtime = runtime
         self.addresses = dict(addresses)
         self._middleware = middleware
+        self._tls = tls
+        self._secure: ssl.SSLContext | None = None
         self._chains: dict[str, Handler] = {}
         self._channels: dict[str, ConnectChannel | GrpcChannel | RestChannel] = {}
 
@@ -162,9 +166,18 @@ class Caller:
         from linkspan.transport.connect import ConnectChannel  # noqa: PLC0415 - imports HTTP only where calls are made
         from linkspan.transport.rest_channel import SCHEME, RestChannel  # noqa: PLC0415 - the same
 
+        tls = self._context_for(address.removeprefix("rest+"))
         if address.startswith(SCHEME):
-            return RestChannel(address, runtime=self._runtime)
-        return ConnectChannel(address, runtime=self._runtime)
+            return RestChannel(address, runtime=self._runtime, tls=tls)
+        return ConnectChannel(address, runtime=self._runtime, tls=tls)
+
+    def _context_for(self, address: str) -> ssl.SSLContext | None:
+        """Return the one context of all https:// addresses."""
+        if self._secure is None and address.startswith("https://"):
+            from linkspan.transport.tls import Tls, client_context  # noqa: PLC0415 - as above
+
+            self._secure = client_context(self._tls or Tls())
+        return self._secure
 
     def _resolve(self, operation: Operation[Any, Any]) -> str:
         name = operation.service_name
@@ -216,12 +229,13 @@ class Client:
 
     Without a store, `publish` and `send` return once the broker has stored the message. `name` is what services see as caller.
     It may publish the events of the contracts (or packages, or event classes) in `owns`: for a program that is the owner, such as an
-    importer. Tests and migrations, which stand in for others, write `owns="*"`.
+    importer. Tests and migrations, which stand in for others, write `owns="*"`. `tls` has the CA of https:// addresses, and the
+    client's own certificate.
     """
 
     store: Store | None = None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, all with defaults
         self,
         broker: str | Broker | None = None,
         *,
@@ -229,6 +243,7 @@ class Client:
         name: str = "client",
         middleware: Sequence[Middleware] | None = None,
         runtime: Runtime | None = None,
+        tls: Tls | None = None,
         owns: Owns = (),
     ) -> None:
         self.name = name
@@ -240,7 +255,7 @@ class Client:
         self._broker: Broker | None = None
         self._sender = Sender(name, self.runtime, owned(f"Client '{name}'", owns))
         self._topics: set[str] = set()
-        self.caller = Caller(self.runtime, known, layers)
+        self.caller = Caller(self.runtime, known, layers, tls)
 
     async def __aenter__(self) -> Self:
         if isinstance(self._given, str):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from linkspan.transport.grpc_server import GrpcServer
     from linkspan.transport.mount import Mounted
     from linkspan.transport.server import DirectServer
+    from linkspan.transport.tls import Tls
     from linkspan.transport.web import Web
 
 __all__ = ["Entrances"]
@@ -31,11 +32,12 @@ __all__ = ["Entrances"]
 class Entrances:
     """The servers of one app. `listens` says whether its own port is opened when it starts; the others are, where they were asked for."""
 
-    def __init__(self, runtime: Runtime, places: Places, readiness: Readiness, web: Web) -> None:
+    def __init__(self, runtime: Runtime, places: Places, readiness: Readiness, *, web: Web, tls: Tls) -> None:
         self.listens = True
         self._runtime = runtime
         self._places = places
         self._readiness = readiness
+        self._tls = tls
         self._web = web
         self._contracts: list[type[ServiceContract]] = []
         self._endpoints: list[Endpoint | StreamEndpoint] = []
@@ -94,16 +96,24 @@ class Entrances:
         health = Health([contract.full_name for contract in self._contracts], self._readiness).endpoints()
         known = [*self._endpoints, *health, *Reflection(self._contracts, [FILE]).endpoints()]
         if self.listens:
-            self._server = self._serving(self._endpoints + health, *self._places.http, probes=True)
-            await self._server.start()
-            stack.push_async_callback(self._server.drain, 0.0)
-        else:
+            await self._listen(stack, self._endpoints + health)
+        if not self.listens or self._tls.cert is not None:
             await self._open_door(stack)
         if self._places.grpc is not None:
             await self._open_grpc(stack, known, *self._places.grpc)
         if self._mounted is not None:
             await self._answer_mounted(self._mounted, known)
             stack.push_async_callback(self._mounted.drain, 0.0)
+
+    async def _listen(self, stack: AsyncExitStack, endpoints: list[Endpoint | StreamEndpoint]) -> None:
+        tls = None
+        if self._tls.cert is not None:
+            from linkspan.transport.tls import server_context  # noqa: PLC0415 - only where it is used
+
+            tls = server_context(self._tls)
+        self._server = self._serving(endpoints, *self._places.http, probes=True, tls=tls)
+        await self._server.start()
+        stack.push_async_callback(self._server.drain, 0.0)
 
     async def keep_own(self, stack: AsyncExitStack) -> str:
         """Let calls and handlers under way go on calling the services of this process; return where, empty where nothing changes."""
@@ -143,13 +153,13 @@ class Entrances:
         mounted.open(self._front(module.Application(endpoints, answers)), answers)
 
     def _serving(
-        self, endpoints: list[Endpoint | StreamEndpoint], host: str, port: int, *, prefix: str = "", probes: bool = False
+        self, endpoints: list[Endpoint | StreamEndpoint], host: str, port: int, *, probes: bool = False, **more: Any
     ) -> DirectServer:
         from linkspan.transport.probes import Probes  # noqa: PLC0415 - HTTP loads where it is served
         from linkspan.transport.server import DirectServer  # noqa: PLC0415 - as above
 
         asked, browsers = Probes(self._readiness) if probes else None, bool(self._web.origins)
-        options: dict[str, Any] = {"prefix": prefix, "front": self._front, "browsers": browsers, "probes": asked}
+        options: dict[str, Any] = {"front": self._front, "browsers": browsers, "probes": asked, **more}
         return DirectServer(endpoints, host=host, port=port, runtime=self._runtime, **options)
 
     def _front(self, application: Any) -> Any:

@@ -233,6 +233,7 @@ def test_environment_stands_in_for_arguments(tmp_path: Path, monkeypatch: pytest
     assert app.settings() == {
         "broker": "nats://127.0.0.1:4222",
         "http": "127.0.0.1:0",
+        "tls": "off",
         "grpc": "",
         "probes": "",
         "data": str(tmp_path / "a b"),

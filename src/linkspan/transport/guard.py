@@ -104,6 +104,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.reading_since = 0.0
         self.current: RequestResponseCycle | None = None
         self.origin = OUTSIDE
+        self.knows_callers = self._stranger = False
         self._in_head = True
         self._head_bytes = self._chunk_bytes = 0
         self._discarded = 0
@@ -118,6 +119,7 @@ class GuardedProtocol(HttpToolsProtocol):
         facts = transport.get_extra_info("peercert")
         if facts:
             self.origin = Origin(Certificate.read(facts))
+        self._stranger = self.knows_callers and not facts
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request in hand, which uvicorn forgets when others wait behind it, and the server, which may wait for its end."""
@@ -134,6 +136,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, unless the headers never end."""
+        if self._stranger:
+            self._refuse_stranger()
+            return
         self._chunk_bytes = len(data)
         if self._in_head:
             self._head_bytes += self._chunk_bytes
@@ -250,6 +255,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def _too_much(self) -> None:
         text = f"Request headers exceed {self.limits.max_header_bytes} bytes: send fewer or shorter ones."
         self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, Code.RESOURCE_EXHAUSTED, text)
+
+    def _refuse_stranger(self) -> None:
+        text = "This server takes only callers with a client certificate: present one that its client CA signed."
+        self._refusal = (HTTPStatus.UNAUTHORIZED, Code.UNAUTHENTICATED, text)
+        self.send_400_response("")
 
     def _refuse_slow(self) -> None:
         text = "The request did not arrive in time: send it without pauses."

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import math
 import select
-import ssl
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -24,9 +23,12 @@ from urllib.parse import urlsplit
 import httptools
 
 from linkspan.errors import Code, Error, SetupError
+from linkspan.transport.tls import Tls, client_context, lost_error, unreached
 from linkspan.transport.unary import MAX_MESSAGE_BYTES, TIMEOUT
 
 if TYPE_CHECKING:
+    import ssl
+
     from pyqwest import Request, Response
 
     from linkspan.ports import Clock, Timer
@@ -36,6 +38,7 @@ __all__ = ["TRANSPORT_HEADERS", "HttpTransport", "PoolLimits"]
 TRANSPORT_HEADERS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "expect"})
 _CODINGS: Final = frozenset({"accept-encoding", "content-encoding"})
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
+_GONE: Final = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR  # under TLS a peer may say something at any time
 _INFORMATIONAL: Final = 200  # statuses below announce a response, they are not one
 
 
@@ -167,7 +170,7 @@ class Connection(asyncio.Protocol):
         """Start with an empty parser."""
         self.transport = transport
         self._parser = httptools.HttpResponseParser(self)
-        self._poll.register(transport.get_extra_info("socket").fileno(), _READABLE)
+        self._poll.register(transport.get_extra_info("socket").fileno(), _GONE if self._pool.address.tls else _READABLE)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
@@ -192,12 +195,11 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the pool; a call in flight ends as unknown."""
-        del exc
         self._parser = None
         self._pool.lost(self)
         if self.waiter is not None:
             text = f"'{self._pool.address.text}' closed the connection before it answered: the call may or may not have run."
-            self.fail(Error(Code.UNAVAILABLE, text))
+            self.fail(lost_error(exc, self._pool.address.text, text))
 
     # --- httptools callbacks
 
@@ -270,7 +272,7 @@ class Pool:
         self.limits = limits
         self.max_bytes = max_bytes
         self._clock = clock
-        self._tls = (tls or ssl.create_default_context()) if address.tls else None
+        self._tls = (tls or client_context(Tls())) if address.tls else None
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
         self._waiters: deque[_Waiter] = deque()
@@ -379,11 +381,9 @@ class Pool:
                     lambda: Connection(self), address.host, address.port, ssl=self._tls, server_hostname=server_name
                 )
                 _, connection = await make
-        except (OSError, ssl.CertificateError) as error:  # TimeoutError is an OSError
-            reason = "no connection in time" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__
-            text = f"Connecting to '{address.text}' failed ({reason}): check that the service runs there."
+        except OSError as error:
             if self._waiters:
-                self._refuse(self._waiters.popleft(), Error(Code.UNAVAILABLE, text))
+                self._refuse(self._waiters.popleft(), unreached(error, address.text))
             return
         self._all.add(connection)
         if self._closed:

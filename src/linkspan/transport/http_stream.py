@@ -8,15 +8,17 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING, Final
 
 import httptools
 
 from linkspan.errors import Code, Error
 from linkspan.transport.envelopes import EnvelopeBuffer
+from linkspan.transport.tls import Tls, client_context, lost_error, unreached
 
 if TYPE_CHECKING:
+    import ssl
+
     from linkspan.transport.http import Address, PoolLimits
 
 __all__ = ["StreamConnection", "StreamConnections"]
@@ -132,9 +134,8 @@ class StreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the reader, where the stream has not ended."""
-        del exc
         text = f"'{self._address.text}' closed the connection before the stream's end: what was asked may or may not have been done."
-        self.fail(Error(Code.UNAVAILABLE, text))
+        self.fail(lost_error(exc, self._address.text, text))
         self._writable.set()
         if not self.lost.done():
             self.lost.set_result(None)
@@ -176,7 +177,7 @@ class StreamConnections:
         self.address = address
         self._limits = limits
         self._max_bytes = max_bytes
-        self._tls = (tls or ssl.create_default_context()) if address.tls else None
+        self._tls = (tls or client_context(Tls())) if address.tls else None
         self._open: set[StreamConnection] = set()
         self._closed = False
 
@@ -189,10 +190,8 @@ class StreamConnections:
         try:
             async with asyncio.timeout(limits.connect_timeout):
                 _, connection = await loop.create_connection(self._made, address.host, address.port, ssl=self._tls, server_hostname=name)
-        except (OSError, ssl.CertificateError) as error:  # TimeoutError is an OSError
-            reason = "no connection in time" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__
-            text = f"Connecting to '{address.text}' failed ({reason}): check that the service runs there."
-            raise Error(Code.UNAVAILABLE, text) from error
+        except OSError as error:  # a TimeoutError is one, and an SSLError
+            raise unreached(error, address.text) from error
         self._open.add(connection)
         return connection
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["DirectServer", "Endpoint", "Inbound", "StreamEndpoint"]
 
 _BACKLOG: Final = 2048
+_HANDSHAKE_SECONDS: Final = 10.0
+_FAREWELL_SECONDS: Final = 2.0  # for the peer's answer to a TLS close
 _SWEEP_SECONDS: Final = 1.0
 _CUT_SECONDS: Final = 1.0  # for writing the answer of a call that was cut
 
@@ -36,7 +39,8 @@ class DirectServer:
 
     Plain unary calls are served in the protocol class, everything else by an ASGI application over connectrpc on the same
     connections, which is loaded when it is first needed; `front` wraps it. `fast=False` sends every call there, `browsers=True` those
-    of pages. With a `prefix`, which begins with a slash, only paths below it are known. `probes` answers for orchestrators.
+    of pages. With a `prefix`, which begins with a slash, only paths below it are known. `probes` answers for orchestrators. With
+    `tls`, it speaks https.
     """
 
     def __init__(  # noqa: PLR0913 - each is a keyword of its own
@@ -46,6 +50,7 @@ class DirectServer:
         host: str = "127.0.0.1",
         port: int = 0,
         prefix: str = "",
+        tls: ssl.SSLContext | None = None,
         runtime: Runtime,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         extra_app: ASGIApp | None = None,
@@ -55,6 +60,7 @@ class DirectServer:
         fast: bool = True,
     ) -> None:
         self._host, self._port, self._prefix = host, port, prefix
+        self._tls = tls
         self._runtime = runtime
         self._endpoints = tuple(endpoints)
         self._max_bytes = max_message_bytes
@@ -89,9 +95,9 @@ class DirectServer:
 
     @property
     def address(self) -> str:
-        """The address to call, known once started: `http://127.0.0.1:PORT`."""
+        """The address to call, known once started, such as `http://127.0.0.1:8080`."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}{self._prefix}"
+        return f"{'https' if self._tls else 'http'}://{host}:{self._port}{self._prefix}"
 
     async def start(self) -> None:
         """Listen. Raises `SetupError` when the port cannot be had."""
@@ -99,7 +105,15 @@ class DirectServer:
         if self._calls is None:
             await self._load()
         try:
-            self._listener = await asyncio.get_running_loop().create_server(self._protocol, self._host, self._port, backlog=_BACKLOG)
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._protocol,
+                self._host,
+                self._port,
+                backlog=_BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS if self._tls else None,
+                ssl_shutdown_timeout=_FAREWELL_SECONDS if self._tls else None,
+            )
         except OSError as error:
             text = f"Listening on '{self._host}:{self._port}' failed ({error.strerror}): stop what holds it, or choose another port."
             raise SetupError(text) from error
@@ -136,6 +150,7 @@ class DirectServer:
             if self._calls is None
             else FastProtocol(self._config, self._state, clock=clock, limits=limits, watch=watch, calls=self._calls)
         )
+        made.knows_callers = self._tls is not None and self._tls.verify_mode is not ssl.CERT_NONE
         if self._prefix:
             made.origin = INSIDE  # nobody else knows the prefix
         return made
