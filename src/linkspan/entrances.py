@@ -91,15 +91,14 @@ class Entrances:
 
         self._endpoints = [endpoint for each in services for endpoint in each.endpoints()]
         self._contracts = [contract for each in services for contract in each.declared.contracts]
-        if not self._endpoints:
-            return
         health = Health([contract.full_name for contract in self._contracts], self._readiness).endpoints()
         known = [*self._endpoints, *health, *Reflection(self._contracts, [FILE]).endpoints()]
-        if self.listens:
+        served = bool(self._endpoints)
+        if served and self.listens:
             await self._listen(stack, self._endpoints + health)
-        if not self.listens or self._tls.cert is not None:
+        if served and (not self.listens or self._tls.cert is not None):
             await self._open_door(stack)
-        if self._places.grpc is not None:
+        if served and self._places.grpc is not None:
             await self._open_grpc(stack, known, *self._places.grpc)
         if self._mounted is not None:
             await self._answer_mounted(self._mounted, known)

@@ -15,6 +15,7 @@ from linkspan.deadletter import Holding
 from linkspan.errors import Code, Error, SetupError
 from linkspan.foreign import ForeignReader
 from linkspan.handler import compose
+from linkspan.handover import Mover
 from linkspan.inbox import forget_old
 from linkspan.message import type_name
 from linkspan.operation import Command
@@ -77,6 +78,7 @@ class RunningService:
         self._handlers: dict[str, Handler] = {}
         self._cleaning: asyncio.Task[None] | None = None
         self.holding = Holding(self, store, service.limits)
+        self.mover = Mover(service.outbox, self.name, relay, runtime, self._submit) if service.outbox is not None else None
         self.consumers = [self._consumer(topic, bindings) for topic, bindings in self._topics().items()]
         self.groups = [(consumer.topic, self.name) for consumer in self.consumers]
         self.foreign = [ForeignReader(source, broker, service.name) for source in service.sources]
@@ -110,13 +112,18 @@ class RunningService:
         self._cleaning = asyncio.get_running_loop().create_task(forget_old(self._store, self.runtime))
         for consumer in self.consumers:
             await consumer.start()
+        if self.mover is not None:
+            await self.mover.start()
 
     async def drain(self) -> None:
         """Take no more messages and finish those that were started."""
-        await asyncio.gather(*(consumer.drain() for consumer in self.consumers))
+        moving = [] if self.mover is None else [self.mover.drain()]
+        await asyncio.gather(*moving, *(consumer.drain() for consumer in self.consumers))
 
     async def aclose(self) -> None:
         """Stop everything of this service but its store and relay, which others may share."""
+        if self.mover is not None:
+            await self.mover.aclose()
         for consumer in self.consumers:
             await consumer.aclose()
         await self.holding.aclose()
@@ -275,6 +282,13 @@ class RunningService:
             await tx.session.commit()
         else:
             self._store.submit(tx.unit)
+        await done
+
+    async def _submit(self, unit: Unit) -> None:
+        """Commit a unit that no handler made, and hand its messages to the relay. Raises `Error`."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        unit.settled = partial(self._settled, done)
+        self._store.submit(unit)
         await done
 
     def _settled(self, done: asyncio.Future[None], unit: Unit) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from linkspan.handler import Middleware
+    from linkspan.handover import HandOver
     from linkspan.message import Event
     from linkspan.owner import Owns
 
@@ -64,6 +65,7 @@ class Service:
             start, in order, each once and in one transaction; a changed one is refused.
         middleware: Wraps this service's handlers, inside the App's middleware.
         limits: How failing messages are retried and held.
+        outbox: Where the user's own transactions hand over messages that this service publishes: `linkspan.sqlalchemy.Outbox`.
         owns: The contracts (or their packages, or event classes) whose events it alone publishes; default: those of its contracts.
     """
 
@@ -77,6 +79,7 @@ class Service:
         middleware: Sequence[Middleware] = (),
         limits: Limits | None = None,
         owns: Owns | None = None,
+        outbox: HandOver | None = None,
     ) -> None:
         if not name or not name.replace("-", "").isalnum() or not name.isascii() or name != name.lower():
             raise SetupError(f"Service name '{name}' cannot be used: write lower-case letters, digits and dashes.")
@@ -95,6 +98,9 @@ class Service:
         self.events: dict[str, Handled] = {}
         self.owned = owned(f"Service '{name}'", owns, contracts)
         self.sources: list[ForeignSource] = []
+        self.outbox = outbox
+        if outbox is not None:
+            outbox.bind(name, self.owned)
         self._migrations = migrations
 
     def __repr__(self) -> str:
