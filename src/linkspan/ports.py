@@ -434,8 +434,8 @@ class Store(Protocol):
         """Return the first letter of a key."""
         ...
 
-    async def letters(self, *, states: Sequence[LetterState] = (), limit: int = 100) -> list[Letter]:
-        """Return letters in position order, all states by default."""
+    async def letters(self, *, states: Sequence[LetterState] = (), after: int = 0, limit: int = 100) -> list[Letter]:
+        """Return letters above a position, in position order, all states by default."""
         ...
 
     async def letter(self, position: int) -> Letter | None:

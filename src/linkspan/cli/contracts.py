@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["commands"]
 
-commands = typer.Typer(help="Write contracts for other languages and tools, or read theirs.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Write contracts for other languages and tools, or read theirs; lock what was promised, and check that it holds.",
+    no_args_is_help=True,
+)
 
 Target = Annotated[str, typer.Argument(help="The contract's module, a package of such modules, or an app.", metavar="MODULE[:APP]")]
 

@@ -301,9 +301,9 @@ class SqliteStore:
         """Return a key's first letter."""
         return next(iter(await self._letters(*sqlite_letters.first_of(topic, key))), None)
 
-    async def letters(self, *, states: Sequence[LetterState] = (), limit: int = 100) -> list[Letter]:
+    async def letters(self, *, states: Sequence[LetterState] = (), after: int = 0, limit: int = 100) -> list[Letter]:
         """Return letters in position order."""
-        return await self._letters(*sqlite_letters.letters(states, limit))
+        return await self._letters(*sqlite_letters.letters(states, after, limit))
 
     async def letter(self, position: int) -> Letter | None:
         """Return one letter."""

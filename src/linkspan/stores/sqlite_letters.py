@@ -82,10 +82,10 @@ def heads(now: float, limit: int) -> Statement:
     return f"{_COLUMNS} where {QUERIES['letter_is_head']} order by position limit ?", (now, limit)
 
 
-def letters(states: Sequence[LetterState], limit: int) -> Statement:
-    """Return the query for letters in some states, all when none is named."""
-    where = f"where state in ({', '.join('?' * len(states))})" if states else ""
-    return f"{_COLUMNS} {where} order by position limit ?", (*(state.value for state in states), limit)
+def letters(states: Sequence[LetterState], after: int, limit: int) -> Statement:
+    """Return the query for letters in some states above a position, in all states when none is named."""
+    chosen = f"and state in ({', '.join('?' * len(states))})" if states else ""
+    return f"{_COLUMNS} where position > ? {chosen} order by position limit ?", (after, *(state.value for state in states), limit)
 
 
 def first_of(topic: str, key: str) -> Statement:

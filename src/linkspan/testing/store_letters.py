@@ -69,6 +69,7 @@ class LetterScenarios(StoreScenarios):
             expect(first and first.id, "3", "the next moves up")
             expect(await store.next_letter("shop.commands", "x"), None, "another topic has none")
             expect([each.id for each in await store.letters(limit=2)], ["2", "3"], "the list is bounded")
+            expect([each.id for each in await store.letters(after=found[1].position)], ["3", "4"], "and goes on where it ended")
 
     async def test_letter_is_added_once(self, tmp_path: Path) -> None:
         """Adding the same (topic, source, id) again changes nothing, and fails nothing."""
