@@ -55,13 +55,16 @@ class FieldSpec:
     pii: bool = False
     cases: dict[str, int] = dataclass_field(default_factory=dict[str, int])
     rules: dict[str, Any] = dataclass_field(default_factory=dict[str, Any])
+    deprecated: bool = False
 
 
 @overload
-def field(number: int, /, *, key: bool = False, pii: bool = False, **rules: Unpack[Rules]) -> Any: ...
+def field(number: int, /, *, key: bool = False, pii: bool = False, deprecated: bool = False, **rules: Unpack[Rules]) -> Any: ...
 @overload
-def field(number: int, /, *, default: T, key: bool = False, pii: bool = False, **rules: Unpack[Rules]) -> T: ...
-def field(number: int, /, *, default: Any = MISSING, key: bool = False, pii: bool = False, **rules: Unpack[Rules]) -> Any:
+def field(number: int, /, *, default: T, key: bool = False, pii: bool = False, deprecated: bool = False, **rules: Unpack[Rules]) -> T: ...
+def field(
+    number: int, /, *, default: Any = MISSING, key: bool = False, pii: bool = False, deprecated: bool = False, **rules: Unpack[Rules]
+) -> Any:
     """Declare a field by its number, which never changes once data with it exists.
 
     Args:
@@ -69,19 +72,20 @@ def field(number: int, /, *, default: Any = MISSING, key: bool = False, pii: boo
         default: The zero value of the type, or None for an optional field. A type checker then lets the constructor leave it out.
         key: Mark the order key: messages with the same key are handled in the order of their commits.
         pii: Mark personal data: redacted in `repr` and logs.
+        deprecated: Say that the field is on its way out: still read, no longer to be written. Shown in all exports.
         rules: What may stand in it, as in `field(2, gt=0, lte=100)` or `field(3, email=True)`: checked at the edge of every service.
     """
-    return FieldSpec("single", number, default, key, pii, rules=dict(rules))
+    return FieldSpec("single", number, default, key, pii, rules=dict(rules), deprecated=deprecated)
 
 
-def repeated(number: int, /, *, pii: bool = False, **rules: Unpack[ListRules]) -> list[Any]:
+def repeated(number: int, /, *, pii: bool = False, deprecated: bool = False, **rules: Unpack[ListRules]) -> list[Any]:
     """Declare a `list[...]` field; absent reads as an empty list. Rules: `repeated(4, min_items=1, items={"min_len": 3})`."""
-    return cast("list[Any]", FieldSpec("repeated", number, pii=pii, rules=dict(rules)))
+    return cast("list[Any]", FieldSpec("repeated", number, pii=pii, rules=dict(rules), deprecated=deprecated))
 
 
-def mapping(number: int, /, *, pii: bool = False, **rules: Unpack[MapRules]) -> dict[Any, Any]:
+def mapping(number: int, /, *, pii: bool = False, deprecated: bool = False, **rules: Unpack[MapRules]) -> dict[Any, Any]:
     """Declare a `dict[..., ...]` field; absent reads as an empty dict. Keys are `str`, `bool` or any of the integers."""
-    return cast("dict[Any, Any]", FieldSpec("map", number, pii=pii, rules=dict(rules)))
+    return cast("dict[Any, Any]", FieldSpec("map", number, pii=pii, rules=dict(rules), deprecated=deprecated))
 
 
 def oneof(*, pii: bool = False, required: bool = False, **cases: int) -> Any:

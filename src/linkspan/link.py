@@ -323,8 +323,10 @@ class Linker:
         return built
 
     def _mark(self, built: FieldDescriptorProto, spec: FieldSpec) -> None:
+        if spec.deprecated:
+            built.options = FieldOptions(deprecated=True)
         if spec.key or spec.pii:
-            built.options = FieldOptions()
+            built.options = built.options or FieldOptions()
             built.options[ext_field] = FieldRules(key=spec.key, pii=spec.pii)
             self._use_options()
 

@@ -208,3 +208,17 @@ def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "contracts").write_text("a file")
     with pytest.raises(SetupError, match="contracts' cannot be written"):
         Lock(tmp_path / "contracts", (), ()).add(version(ORDER))
+
+
+def test_deprecated_field_breaks_nothing_and_is_told(tmp_path: Path) -> None:
+    after = (
+        "class Order(Message):\n    id: str = field(1, key=True)\n    note: str = field(2, deprecated=True)\n"
+        "    old: list[str] = repeated(3, deprecated=True)\n    map: dict[str, str] = mapping(4, deprecated=True, pii=True)\n"
+    )
+    made = locked(tmp_path, ORDER).add(version(after))
+    assert made is not None
+    assert made.changes == [
+        "added locked.v1.Order.map: map of string to string = 4, pii, deprecated",
+        "changed locked.v1.Order.note: string = 2 -> string = 2, deprecated",
+        "added locked.v1.Order.old: repeated string = 3, deprecated",
+    ]
