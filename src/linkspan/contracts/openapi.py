@@ -76,16 +76,13 @@ _GET_PARAMETERS: Final[list[dict[str, Any]]] = [
 ]
 
 
-def openapi(
-    contracts: Iterable[Given], *, title: str = "", version: str = "", servers: Iterable[str] = (), connect_get: bool = False
-) -> dict[str, Any]:
+def openapi(contracts: Iterable[Given], *, title: str = "", version: str = "", servers: Iterable[str] = ()) -> dict[str, Any]:
     """Return the OpenAPI document of contracts or service contracts.
 
     `title` defaults to the packages, `version` to the version at the end of the first (`v1`), `servers` are the URLs to call.
-    `connect_get` says that the servers answer queries by Connect's GET, too; ours take POST.
     """
     services = list(dict.fromkeys(service for given in contracts for service in services_of(given)))
-    document = _Document(connect_get=connect_get)
+    document = _Document()
     for service in services:
         document.add(service)
     packages = list(dict.fromkeys(service.contract.package for service in services))
@@ -115,8 +112,7 @@ def services_of(given: Given) -> list[type[ServiceContract]]:
 class _Document:
     """The parts of one document, as they come together."""
 
-    def __init__(self, *, connect_get: bool) -> None:
-        self._connect_get = connect_get
+    def __init__(self) -> None:
         self.tags: list[dict[str, Any]] = []
         self.paths: dict[str, dict[str, Any]] = {}
         self.schemas = Schemas("#/components/schemas/")
@@ -151,7 +147,7 @@ class _Document:
         self.paths[operation.path] = {
             "post": {"operationId": operation.full_name, "parameters": references(names), "requestBody": body, **shared}
         }
-        if isinstance(operation, Query) and self._connect_get:
+        if isinstance(operation, Query):
             parameters = [*_GET_PARAMETERS, *references(header_names(operation))]
             self.paths[operation.path]["get"] = {"operationId": f"{operation.full_name}.get", "parameters": parameters, **shared}
 
