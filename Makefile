@@ -106,7 +106,7 @@ examples: $(VENV)/.dev-installed ## Run every example and compare what it prints
 	$(call suite,examples)
 
 .PHONY: neighbours
-neighbours: $(VENV)/.dev-installed ## Exchange events with a Go and a Node program
+neighbours: $(VENV)/.dev-installed ## Exchange events with a Go and a Node program, be called by a generated client
 	$(say) "Build the neighbours' programs"
 	@scripts/get_neighbours.sh $(VENV)
 	$(call suite,neighbours)

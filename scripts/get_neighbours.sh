@@ -5,7 +5,7 @@ set -eu -o pipefail
 
 to=$(realpath "$1")/neighbours
 from=$PWD/tests/neighbours
-mkdir -p "$to/node"
+mkdir -p "$to/node" "$to/typescript"
 
 if command -v go > /dev/null; then
   echo "    go build (the first time a minute or two)"
@@ -17,7 +17,10 @@ fi
 if command -v npm > /dev/null; then
   echo "    npm install"
   cp "$from/node/package.json" "$from/node/neighbour.js" "$to/node/"
-  (cd "$to/node" && npm install --no-package-lock --no-audit --no-fund --omit=dev --loglevel=error)
+  cp "$from/typescript/package.json" "$to/typescript/"
+  for folder in node typescript; do
+    (cd "$to/$folder" && npm install --no-package-lock --no-audit --no-fund --omit=dev --loglevel=error)
+  done
 else
   echo "not run: npm is not installed"
 fi
