@@ -219,13 +219,10 @@ async def test_leaving_a_stream_cancels_its_handler(called: Called) -> None:
 
 
 async def test_client_stream_is_summed_up(called: Called) -> None:
-    if called.protocol == "grpc-web":
-        pytest.skip("grpc-web has no client streams")
     async with called.app:
         assert await called.run("total") == [{"sku": "all", "quantity": 6}]
 
 
-@pytest.mark.parametrize("called", ["grpc"], indirect=True)
-async def test_both_ways_stream_is_answered_line_by_line(called: Called) -> None:
+async def test_stream_both_ways_is_answered_line_by_line(called: Called) -> None:
     async with called.app:
         assert await called.run("price") == [{"sku": "tea", "quantity": quantity} for quantity in (10, 20, 30)]
