@@ -134,8 +134,6 @@ class App:
         check_addresses(self._addresses)
         if self._places.grpc is not None:
             check_installed("App(grpc=...)")
-            if self.tls.cert is not None and self._places.grpc[0] not in {"127.0.0.1", "::1", "localhost"}:
-                raise SetupError("The gRPC port has no TLS, so it cannot stand beside https: give it a loopback address, or leave it out.")
         self._check_broker()
         names = [service.name for service in self.services]
         for name in names:

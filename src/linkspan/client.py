@@ -159,10 +159,12 @@ class Caller:
         return channel
 
     def _open(self, address: str) -> ConnectChannel | GrpcChannel | RestChannel:
-        if address.startswith("grpc://"):
+        from linkspan.transport.grpc_address import GRPC  # noqa: PLC0415 - as below
+
+        if address.startswith(GRPC):
             from linkspan.transport.grpc_channel import GrpcChannel  # noqa: PLC0415 - loads grpcio, an extra
 
-            return GrpcChannel(address, runtime=self._runtime)
+            return GrpcChannel(address, runtime=self._runtime, tls=self._tls)
         from linkspan.transport.connect import ConnectChannel  # noqa: PLC0415 - imports HTTP only where calls are made
         from linkspan.transport.rest_channel import SCHEME, RestChannel  # noqa: PLC0415 - the same
 

@@ -137,9 +137,9 @@ class Entrances:
         return door
 
     async def _open_grpc(self, stack: AsyncExitStack, endpoints: list[Endpoint | StreamEndpoint], host: str, port: int) -> None:
-        loop = asyncio.get_running_loop()
-        module: Any = await loop.run_in_executor(None, import_module, "linkspan.transport.grpc_server")
-        self._grpc = server = module.GrpcServer(endpoints, host=host, port=port, runtime=self._runtime)
+        from linkspan.transport.grpc_server import GrpcServer  # noqa: PLC0415 - loads grpcio, an extra
+
+        self._grpc = server = GrpcServer(endpoints, host=host, port=port, runtime=self._runtime, tls=self._tls)
         await server.start()
         stack.push_async_callback(server.drain, 0.0)
 

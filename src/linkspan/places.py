@@ -47,7 +47,7 @@ def _read(text: str | None, setting: str) -> Place | None:
     """Read `host:port`. Raises `SetupError`."""
     if not text:
         return None
-    host, _, port = text.removeprefix("http://").removeprefix("grpc://").rstrip("/").rpartition(":")
+    host, _, port = text.removeprefix("http://").removeprefix("grpc://").removeprefix("grpcs://").rstrip("/").rpartition(":")
     if not (port.isascii() and port.isdecimal() and int(port) <= _LAST_PORT) or any(mark in host for mark in "/@ "):
         raise SetupError(f"The address '{text}' ({setting}) cannot be listened on: write host:port.")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
@@ -58,7 +58,7 @@ def addresses_of(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, address = part.partition("=")
-        if not equals or not name or not address.removeprefix("rest+").startswith(("http://", "https://", "grpc://")):
+        if not equals or not name or not address.removeprefix("rest+").startswith(("http://", "https://", "grpc://", "grpcs://")):
             raise SetupError(f"LINKSPAN_ADDRESSES has '{part}': write name=http://host:port or name=grpc://host:port, separated by commas.")
         found[name] = address
     return found

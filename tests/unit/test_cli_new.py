@@ -75,9 +75,9 @@ def test_it_is_formatted_and_clean(project: Path) -> None:
     run(project, str(BIN / "ruff"), "check", "--no-cache", ".")
 
 
-@pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_it_type_checks_strictly(checker: str, project: Path) -> None:
-    run(project, str(BIN / checker), ".")
+@pytest.mark.parametrize("checker", [("mypy",), ("pyright", "--pythonpath", sys.executable)], ids=lambda given: given[0])
+def test_it_type_checks_strictly(checker: tuple[str, ...], project: Path) -> None:
+    run(project, str(BIN / checker[0]), *checker[1:], ".")
 
 
 def test_folder_that_is_there_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Addresses that gRPC is spoken at: `grpc://host:port`. Asked before grpcio is loaded, which only those who call such an address have."""
+"""Addresses that gRPC is spoken at: `grpc://host:port`, or `grpcs://` with TLS.
+
+Asked before grpcio is loaded, which only those who call such an address have.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from urllib.parse import urlsplit
 
 from linkspan.errors import SetupError
 
-__all__ = ["GRPC", "check_installed", "grpc_target"]
+__all__ = ["GRPC", "GRPCS", "check_installed", "grpc_target"]
 
-GRPC: Final = "grpc://"
+GRPC: Final = ("grpc://", "grpcs://")
+GRPCS: Final = "grpcs://"
 
 
 def grpc_target(address: str) -> str:

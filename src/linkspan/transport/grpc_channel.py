@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from linkspan.errors import Code, Error
-from linkspan.transport.grpc_address import grpc_target
+from linkspan.transport.grpc_address import GRPCS, grpc_target
 from linkspan.transport.grpc_status import error_from_grpc, metadata_of
+from linkspan.transport.grpc_tls import channel_credentials
+from linkspan.transport.tls import Tls
 from linkspan.transport.unary import MAX_MESSAGE_BYTES, PROTO, UNWRITABLE, misfilled, registry_of
 
 if TYPE_CHECKING:
@@ -38,9 +40,10 @@ _OURS: Final = frozenset({"host", "te", "content-type", "content-length", "conne
 class GrpcChannel:
     """A channel to one address. Connects at the first call; `aclose` ends it. Belongs to the event loop that it is first used in."""
 
-    def __init__(self, address: str, *, runtime: Runtime, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    def __init__(self, address: str, *, runtime: Runtime, max_message_bytes: int = MAX_MESSAGE_BYTES, tls: Tls | None = None) -> None:
         del runtime  # grpcio keeps its own clock
         self.address = address
+        self._tls = (tls or Tls()) if address.startswith(GRPCS) else None
         self._target = grpc_target(address)
         self._max_bytes = max_message_bytes
         self._opened: grpc.aio.Channel | None = None
@@ -118,7 +121,10 @@ class GrpcChannel:
         if self._closed:
             raise _closed(self.address)
         if self._opened is None:
-            self._opened = grpc.aio.insecure_channel(self._target, self._options())
+            if self._tls is None:
+                self._opened = grpc.aio.insecure_channel(self._target, self._options())
+            else:
+                self._opened = grpc.aio.secure_channel(self._target, channel_credentials(self._tls), self._options())
         return self._opened
 
     def _options(self) -> list[tuple[str, Any]]:

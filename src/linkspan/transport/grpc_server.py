@@ -11,8 +11,9 @@ from urllib.parse import unquote
 import grpc
 
 from linkspan.errors import Code, Error, SetupError
-from linkspan.transport.endpoint import STOPPING, Answers, Inbound, StreamEndpoint
+from linkspan.transport.endpoint import OUTSIDE, STOPPING, Answers, Inbound, Origin, StreamEndpoint
 from linkspan.transport.grpc_status import headers_of, status_of
+from linkspan.transport.grpc_tls import certificate_of, server_credentials
 from linkspan.transport.unary import MAX_MESSAGE_BYTES, PROTO, UNWRITABLE
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from linkspan.operation import Operation
     from linkspan.ports import Runtime
     from linkspan.transport.endpoint import Endpoint
+    from linkspan.transport.tls import Tls
 
     ServicerContext: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
     MethodHandler: TypeAlias = grpc.RpcMethodHandler[Any, Any]
@@ -45,8 +47,10 @@ class GrpcServer:
         port: int = 0,
         runtime: Runtime,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        tls: Tls | None = None,
     ) -> None:
         self._host, self._port = host, port
+        self._tls = tls if tls is not None and tls.cert is not None else None
         self._answers = Answers(runtime.ids)
         self._calls = _Calls(endpoints, self._answers)
         self._max_bytes = max_message_bytes
@@ -54,8 +58,8 @@ class GrpcServer:
 
     @property
     def address(self) -> str:
-        """The address to call, known once started: `grpc://127.0.0.1:PORT`."""
-        return f"grpc://{self._target}"
+        """The address to call, known once started: `grpc://127.0.0.1:PORT`, or `grpcs://`."""
+        return f"{'grpc' if self._tls is None else 'grpcs'}://{self._target}"
 
     @property
     def _target(self) -> str:
@@ -63,9 +67,12 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen. Raises `SetupError` when the port cannot be had."""
+        credentials = None if self._tls is None else server_credentials(self._tls)
         self._server = server = grpc.aio.server(handlers=[self._calls], options=self._options())
         try:
-            self._port = server.add_insecure_port(self._target)
+            self._port = (
+                server.add_insecure_port(self._target) if credentials is None else server.add_secure_port(self._target, credentials)
+            )
         except RuntimeError as error:
             self._server = None
             text = f"Listening for gRPC on '{self._target}' failed: stop what holds it, or choose another port (LINKSPAN_GRPC)."
@@ -172,7 +179,9 @@ async def _requests(operation: Operation[Any, Any], bodies: AsyncIterator[bytes]
 
 def _inbound(context: ServicerContext) -> Inbound:
     left: Any = context.time_remaining()  # None without a deadline, whatever the stub says
-    return Inbound(headers_of(context.invocation_metadata()), left, _peer(context.peer()))
+    certificate = certificate_of(context.auth_context())
+    origin = OUTSIDE if certificate is None else Origin(certificate)
+    return Inbound(headers_of(context.invocation_metadata()), left, _peer(context.peer()), origin)
 
 
 def _peer(text: str) -> str:

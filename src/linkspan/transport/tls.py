@@ -14,7 +14,7 @@ from linkspan.errors import Code, Error, SetupError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Tls", "client_context", "lost_error", "server_context", "unreached"]
+__all__ = ["Tls", "client_context", "files_state", "lost_error", "server_context", "unreached"]
 
 _log = logging.getLogger("linkspan.transport")
 
@@ -63,7 +63,7 @@ class _Renewed(ssl.SSLContext):
     """A context that makes itself anew when its files have changed. New ones that cannot be used leave the old ones in force."""
 
     _make: Callable[[], ssl.SSLContext]
-    _files: Sequence[str | Path]
+    _files: Sequence[str | Path | None]
     _state: object
     _current: ssl.SSLContext
 
@@ -71,15 +71,15 @@ class _Renewed(ssl.SSLContext):
     def of(cls, protocol: int, make: Callable[[], ssl.SSLContext], files: Sequence[str | Path | None]) -> _Renewed:
         """Make the first one. Raises `SetupError`."""
         self = cls(protocol)
-        self._make, self._files = make, [file for file in files if file is not None]
-        self._state, self._current = self._look(), make()
+        self._make, self._files = make, files
+        self._state, self._current = files_state(files), make()
         if protocol == ssl.PROTOCOL_TLS_SERVER:
             self.verify_mode = self._current.verify_mode  # for whoever asks; handshakes are the current one's
         return self
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
         """Begin a connection; event loops call this for each."""
-        state = self._look()
+        state = files_state(self._files)
         if state != self._state:
             self._state = state
             try:
@@ -89,16 +89,17 @@ class _Renewed(ssl.SSLContext):
                 _log.error("TLS files have changed and cannot be used; the former ones stay in force.", extra={"error": str(error)})
         return self._current.wrap_bio(*args, **options)
 
-    def _look(self) -> object:
-        found: list[object] = []
-        for file in self._files:
-            try:
-                state = os.stat(file)  # noqa: PTH116 - a path or its text
-            except OSError:
-                found.append(None)
-            else:
-                found.append((state.st_mtime_ns, state.st_size, state.st_ino))
-        return found
+
+def files_state(files: Sequence[str | Path | None]) -> object:
+    """Return what changes when one of the files is written or replaced."""
+    found: list[object] = []
+    for file in files:
+        try:
+            state = None if file is None else os.stat(file)  # noqa: PTH116 - a path or its text
+        except OSError:
+            state = None
+        found.append(state and (state.st_mtime_ns, state.st_size, state.st_ino))
+    return found
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:
