@@ -220,9 +220,8 @@ class RunningService:
             request = received(ctx, requests) if operation.client_streaming else await self._only(handled, requests)
             if operation.server_streaming:
                 ctx.emit = emit
-                response = await self._handler(handled)(ctx, request)
-            else:
-                response = await self._handler(handled)(ctx, request)
+            response = await self._handler(handled)(ctx, request)
+            if not operation.server_streaming:
                 _check_response(handled, response)
             if ctx.used_tx is not None:
                 await self.commit(ctx.used_tx)
@@ -276,8 +275,7 @@ class RunningService:
         """Commit a handler's transaction and hand its messages to the relay. Raises `Error`."""
         if not tx.wrote:
             return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        tx.unit.settled = partial(self._settled, done)
+        done = self._awaited(tx.unit)
         if tx.session is not None:
             await tx.session.commit()
         else:
@@ -285,11 +283,16 @@ class RunningService:
         await done
 
     async def _submit(self, unit: Unit) -> None:
-        """Commit a unit that no handler made, and hand its messages to the relay. Raises `Error`."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        unit.settled = partial(self._settled, done)
+        """Commit a unit of its own, and hand its messages to the relay. Raises `Error`."""
+        done = self._awaited(unit)
         self._store.submit(unit)
         await done
+
+    def _awaited(self, unit: Unit) -> asyncio.Future[None]:
+        """Return a future that ends when the unit is settled."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        unit.settled = partial(self._settled, done)
+        return done
 
     def _settled(self, done: asyncio.Future[None], unit: Unit) -> None:
         if unit.outcome is Outcome.COMMITTED and unit.messages:

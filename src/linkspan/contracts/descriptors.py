@@ -32,7 +32,7 @@ __all__ = [
 
 def services_of(contract: Contract) -> tuple[type[ServiceContract], ...]:
     """Return the service contracts that the contract's module declares, in their order."""
-    names = vars(sys.modules[contract.module])
+    names = vars(sys.modules[contract.module]) if contract.module in sys.modules else {}
     found = [
         each for each in names.values() if isinstance(each, type) and issubclass(each, ServiceContract) and each is not ServiceContract
     ]

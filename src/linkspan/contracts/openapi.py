@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from linkspan.contract import Contract
+from linkspan.contracts.descriptors import services_of
 from linkspan.contracts.json_schema import DIALECT, Schemas
 from linkspan.contracts.openapi_routes import RoutePaths
 from linkspan.errors import Code
-from linkspan.operation import Command, Query, ServiceContract
+from linkspan.operation import Command, Query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from linkspan.operation import Operation
+    from linkspan.operation import Operation, ServiceContract
 
 __all__ = ["openapi"]
 
@@ -81,7 +81,9 @@ def openapi(contracts: Iterable[Given], *, title: str = "", version: str = "", s
 
     `title` defaults to the packages, `version` to the version at the end of the first (`v1`), `servers` are the URLs to call.
     """
-    services = list(dict.fromkeys(service for given in contracts for service in services_of(given)))
+    services = list(
+        dict.fromkeys(service for given in contracts for service in (services_of(given) if isinstance(given, Contract) else (given,)))
+    )
     document = _Document()
     for service in services:
         document.add(service)
@@ -98,15 +100,6 @@ def openapi(contracts: Iterable[Given], *, title: str = "", version: str = "", s
     made["paths"] = document.paths
     made["components"] = document.components()
     return made
-
-
-def services_of(given: Given) -> list[type[ServiceContract]]:
-    """Return the service contracts of a contract's module, or the given one."""
-    if not isinstance(given, Contract):
-        return [given]
-    names = vars(sys.modules[given.module]) if given.module in sys.modules else {}
-    found = [value for value in names.values() if isinstance(value, type) and issubclass(value, ServiceContract)]
-    return [service for service in dict.fromkeys(found) if service is not ServiceContract and service.contract is given]
 
 
 class _Document:
