@@ -22,7 +22,20 @@ from linkspan.envelope import claim
 from linkspan.errors import Code, Error
 from linkspan.path import Path
 from linkspan.ports import LetterState, Outcome
-from linkspan.work import Binding, Counts, Limits, Work, handler_error, letter_work, met_itself, resumed, took_too_long, unreadable
+from linkspan.retrying import Retrying
+from linkspan.work import (
+    Binding,
+    Counts,
+    Limits,
+    Work,
+    handler_error,
+    letter_work,
+    met_itself,
+    resumed,
+    took_too_long,
+    unreadable,
+    was_cancelled,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -66,13 +79,13 @@ class Consumer:
     ) -> None:
         self._home = home
         self._clock = home.runtime.clock
-        self._random = home.runtime.random
         self._reached = home.runtime.reached
         self.topic = topic
         self._bindings = bindings
         self._broker = broker
         self._relay = relay
         self._holding = holding
+        self.retrying = Retrying(self, home, holding, limits)
         assert home.store is not None  # noqa: S101 - a running service has one
         self._store = home.store
         self._limits = limits
@@ -85,7 +98,7 @@ class Consumer:
         self._timed_out: set[asyncio.Task[None]] = set()
         self._subscription: Subscription | None = None
         self._beat: Timer | None = None
-        self._stopping = False
+        self.stopping = False
         self._drained: asyncio.Event | None = None
         self._careful = 0
         self._careful_until = 0.0
@@ -111,26 +124,27 @@ class Consumer:
 
     async def drain(self) -> None:
         """Take no more and finish what has been started; the rest stays with the broker."""
-        self._stopping = True
+        self.stopping = True
         if self._subscription is not None:
             await self._subscription.stop()
         for work in (*self._ready, *(later for behind in self._busy.values() if behind for later in behind)):
-            self._give_up(work)
+            self.give_up(work)
         self._ready.clear()
         for key, behind in self._busy.items():
             if behind:
                 self._busy[key] = None
         self._drained = asyncio.Event()
-        self._check_drained()
+        self.check_drained()
         await self._drained.wait()
 
-    def _check_drained(self) -> None:
+    def check_drained(self) -> None:
+        """End the drain when nothing that was started is left."""
         if self._drained is not None and not any(work.started for work in self.in_hand):
             self._drained.set()
 
     async def aclose(self) -> None:
         """Stop the workers."""
-        self._stopping = True
+        self.stopping = True
         if self._beat is not None:
             self._beat.cancel()
         for task in self._workers:
@@ -139,7 +153,7 @@ class Consumer:
 
     def receive(self, delivery: Delivery) -> None:
         """Take one delivery from the broker; never raises, never blocks."""
-        if self._stopping:
+        if self.stopping:
             return
         try:
             envelope = envelopes.read(delivery.headers, delivery.data)
@@ -160,7 +174,7 @@ class Consumer:
         if self._idle:
             self._wake()
 
-    def _give_up(self, work: Work) -> None:
+    def give_up(self, work: Work) -> None:
         """Leave a message for the next start: with the broker, or as the letter that it was."""
         self.in_hand.discard(work)
         if work.letter is not None:
@@ -168,12 +182,16 @@ class Consumer:
 
     def run_letter(self, letter: Letter, done: Callable[[Work], None]) -> None:
         """Handle a held message again; `done(work)` follows when it has its effect or is held once more."""
-        if self._stopping:
+        if self.stopping:
             self._holding.put_back(letter)
             return
         work = letter_work(letter)
         work.done = done
         self.in_hand.add(work)
+        self.offer(work)
+
+    def offer(self, work: Work) -> None:
+        """Let a worker take a message that is in hand, and whose key waits for nothing else."""
         self._ready.append(work)
         if self._idle:
             self._wake()
@@ -220,14 +238,14 @@ class Consumer:
         if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
             return False
         if met_itself(error):
-            self._finish(work, duplicate=True)  # it met its own repeat inside a task group
+            self.finish(work, duplicate=True)  # it met its own repeat inside a task group
             return True
         if task in self._timed_out:
-            self._failed(work, took_too_long(self._limits))
+            self.retrying.failed(work, took_too_long(self._limits))
             return True
         if task.cancelling():
             return False
-        self._failed(work, Error(Code.UNKNOWN, f"The handler ended by {type(error).__name__}: something it waited for was cancelled."))
+        self.retrying.failed(work, was_cancelled(error))
         return True
 
     def _begin(self, work: Work) -> Coroutine[Any, Any, None] | None:  # noqa: PLR0911 - one way out for each thing that may be wrong
@@ -236,25 +254,25 @@ class Consumer:
         Most handlers only compute and record: they end here, and their message costs no coroutine but their own.
         """
         if work.error is not None:
-            self._dead(work, work.error)
+            self.retrying.dead(work, work.error)
             return None
         binding = self._bindings.get(work.envelope.type)
         if binding is None and work.letter is None and not self._ours(work):
             self.counts.skipped += 1  # before anything is held: nobody here waits for it, and no key has to
-            self._finish(work)
+            self.finish(work)
             return None
         if work.letter is None and not self._may_start(work):
             return None
         if binding is None:
             text = f"There is no handler for '{work.envelope.type}' here: deploy it, then redrive."
-            self._dead(work, Error(Code.UNIMPLEMENTED, text))
+            self.retrying.dead(work, Error(Code.UNIMPLEMENTED, text))
             return None
         if self._relay.full:
             return self._begin_later(work)
         try:
             request = binding.decode(work.delivery.data, work.envelope.content_type)
         except Error as error:
-            self._dead(work, error)
+            self.retrying.dead(work, error)
             return None
         work.started = self._clock.monotonic()
         return self._run(work, binding, self._context(work, binding), request)
@@ -275,7 +293,7 @@ class Consumer:
         except StopIteration:
             return self._succeeded(work, binding, ctx)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
-            self._failed(work, handler_error(error, self._fields(work)))
+            self.retrying.failed(work, handler_error(error, self.fields(work)))
             return None
         return self._go_on(work, binding, ctx, resumed(run, handling, waiting_for))
 
@@ -284,11 +302,11 @@ class Consumer:
         try:
             await handling
         except Duplicate:
-            self._finish(work, duplicate=True)
+            self.finish(work, duplicate=True)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
             unseen = await self._rollback(ctx)
             late = took_too_long(self._limits) if asyncio.current_task() in self._timed_out else None
-            self._failed(work, late or unseen or handler_error(error, self._fields(work)))
+            self.retrying.failed(work, late or unseen or handler_error(error, self.fields(work)))
         except BaseException:
             await self._rollback(ctx)
             raise
@@ -309,19 +327,19 @@ class Consumer:
     def _may_start(self, work: Work) -> bool:
         envelope = work.envelope
         if self._holding.holds(self.topic, work.key):
-            self._hold(work, LetterState.WAITING, None)
+            self.retrying.hold(work, LetterState.WAITING, None)
             return False
         if not envelope.key and envelope.type in self._bindings:
             text = "The message has no 'ce-partitionkey' header: publish it with its order key."
-            self._dead(work, Error(Code.INVALID_ARGUMENT, text))
+            self.retrying.dead(work, Error(Code.INVALID_ARGUMENT, text))
             return False
         if envelope.expires and envelopes.moment(envelope.expires) <= self._clock.now():
             self.counts.expired += 1
-            _log.info("A message expired before it was handled.", extra=self._fields(work))
-            self._finish(work)
+            _log.info("A message expired before it was handled.", extra=self.fields(work))
+            self.finish(work)
             return False
         if self._careful:
-            self._hold(work, LetterState.WAITING, None)
+            self.retrying.hold(work, LetterState.WAITING, None)
             return False
         return True
 
@@ -352,7 +370,7 @@ class Consumer:
         """Hand recorded work to the group commit; what the inbox does not guard and wrote nothing is done already."""
         if not binding.once and work.letter is None and (tx is None or not tx.wrote):
             self.counts.handled += 1
-            self._finish(work)
+            self.finish(work)
             return
         if tx is not None:
             unit = tx.unit
@@ -367,7 +385,7 @@ class Consumer:
         try:
             await tx.session.commit()
         except Error as error:
-            self._failed(work, error)
+            self.retrying.failed(work, error)
 
     def _prepare(self, work: Work, unit: Unit) -> None:
         unit.tag = work
@@ -378,19 +396,19 @@ class Consumer:
     def _settled(self, unit: Unit) -> None:
         work: Work = unit.tag
         if unit.outcome is Outcome.FAILED:
-            self._failed(work, unit.error or Error(Code.UNKNOWN, "The commit failed."))
+            self.retrying.failed(work, unit.error or Error(Code.UNKNOWN, "The commit failed."))
             return
         if unit.outcome is Outcome.DUPLICATE:
-            self._finish(work, duplicate=True)
+            self.finish(work, duplicate=True)
             return
         self.counts.handled += 1
         if self._careful:
             self._careful -= 1
         if unit.messages:
             self._relay.take(unit.messages)
-        self._finish(work)
+        self.finish(work)
 
-    def _finish(self, work: Work, *, duplicate: bool = False) -> None:
+    def finish(self, work: Work, *, duplicate: bool = False) -> None:
         """Acknowledge and let the key's next message start."""
         if duplicate:
             self.counts.duplicates += 1
@@ -407,7 +425,7 @@ class Consumer:
         if self._careful and not self.in_hand and self._clock.monotonic() > self._careful_until:
             self._careful = 0
         if self._drained is not None:
-            self._check_drained()
+            self.check_drained()
         if work.done is not None:
             work.done(work)
             return
@@ -429,60 +447,6 @@ class Consumer:
                 return error
         return None
 
-    # --- failure ---
-
-    def _failed(self, work: Work, error: Error) -> None:
-        work.running = False
-        work.started = 0.0
-        work.tries += 1
-        if not error.transient:
-            self._dead(work, error)
-            return
-        if work.tries < self._limits.inline:
-            self.counts.retried += 1
-            _log.info("A message failed; trying again.", extra={**self._fields(work), "code": error.code.value})
-            delay = self._random.random() * self._limits.backoff * 2**work.tries
-            self._reached("retry.wait.before")
-            self._clock.call_later(delay, self._again, work)
-            self._check_drained()
-            return
-        self._hold(work, LetterState.PARKED, error)
-
-    def _again(self, work: Work) -> None:
-        self._reached("retry.wait.after")
-        if self._stopping:
-            self._give_up(work)
-            return
-        self._ready.append(work)
-        if self._idle:
-            self._wake()
-
-    def _dead(self, work: Work, error: Error) -> None:
-        self._hold(work, LetterState.DEAD, error)
-
-    def _hold(self, work: Work, state: LetterState, error: Error | None) -> None:
-        """Put the message in the store, in its key's order, then acknowledge it."""
-        work.started = work.started or self._clock.monotonic()
-        self._holding.hold(self, work, state, error)
-
-    def held(self, work: Work, state: LetterState) -> None:
-        """Go on after a message was stored as a letter."""
-        self.counts.dead += state is LetterState.DEAD
-        self.counts.parked += state is LetterState.PARKED
-        self._finish(work)
-
-    def not_held(self, work: Work, state: LetterState, error: Error | None, retry: float) -> None:
-        """Keep the message in hand, since the store cannot take it now; its key waits with it."""
-        work.started = 0.0
-        self._clock.call_later(retry, self._hold_again, work, state, error)
-        self._check_drained()
-
-    def _hold_again(self, work: Work, state: LetterState, error: Error | None) -> None:
-        if self._stopping:
-            self._give_up(work)
-            return
-        self._hold(work, state, error)
-
     # --- time ---
 
     def _beats(self) -> None:
@@ -496,5 +460,6 @@ class Consumer:
                 task.cancel()
         self._beat = self._clock.call_later(min(BEAT, self._limits.timeout / 4), self._beats)
 
-    def _fields(self, work: Work) -> dict[str, object]:
+    def fields(self, work: Work) -> dict[str, object]:
+        """Return what a log entry says about a message."""
         return {"service": self._home.name, "topic": self.topic, "id": work.envelope.id, "type": work.envelope.type, "attempt": work.tries}

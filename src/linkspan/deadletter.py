@@ -133,14 +133,14 @@ class Holding:
         if unit.outcome is Outcome.FAILED:
             code = unit.error.code.value if unit.error else "unknown"
             _log.error("A letter could not be stored; its message stays in hand.", extra={"service": self._home.name, "code": code})
-            consumer.not_held(work, state, error, STORE_RETRY)
+            consumer.retrying.not_held(work, state, error, STORE_RETRY)
             return
         self._home.runtime.reached("letter.hold.after")
         key.stuck = work.letter is not None
         if state is not LetterState.WAITING:
             fields = {"service": self._home.name, "topic": consumer.topic, "id": work.envelope.id, "type": work.envelope.type}
             _log.warning("A message is held.", extra={**fields, "state": state.value, "code": error.code.value if error else ""})
-        consumer.held(work, state)
+        consumer.retrying.held(work, state)
         if work.letter is None and consumer.careful and not key.running:
             self._spawn(self._advance(consumer.topic, work.key, key))
 

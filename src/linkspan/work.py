@@ -36,6 +36,7 @@ __all__ = [
     "resumed",
     "took_too_long",
     "unreadable",
+    "was_cancelled",
 ]
 
 _log = logging.getLogger("linkspan.consumer")
@@ -123,6 +124,11 @@ def handler_error(error: Exception, fields: Mapping[str, object]) -> Error:
 def took_too_long(limits: Limits) -> Error:
     """Return the error of a handler that was ended."""
     return Error(Code.DEADLINE_EXCEEDED, f"The handler took longer than {limits.timeout:g} s: give it more time.")
+
+
+def was_cancelled(error: BaseException) -> Error:
+    """Return the error of a handler that ended by somebody else's cancellation."""
+    return Error(Code.UNKNOWN, f"The handler ended by {type(error).__name__}: something it waited for was cancelled.")
 
 
 def met_itself(error: BaseException) -> bool:

@@ -1,0 +1,86 @@
+"""Retrying: what becomes of a message whose handler failed, or that cannot be handled at all.
+
+Tried again at once, held in the store in its key's order, and, where the store cannot take it, kept in hand with its key behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from linkspan.ports import LetterState
+
+if TYPE_CHECKING:
+    from linkspan.consumer import Consumer
+    from linkspan.context import Home
+    from linkspan.deadletter import Holding
+    from linkspan.errors import Error
+    from linkspan.work import Limits, Work
+
+__all__ = ["Retrying"]
+
+_log = logging.getLogger("linkspan.consumer")
+
+
+class Retrying:
+    """Deals with the failures of one consumer."""
+
+    def __init__(self, consumer: Consumer, home: Home, holding: Holding, limits: Limits) -> None:
+        self._consumer = consumer
+        self._clock = home.runtime.clock
+        self._random = home.runtime.random
+        self._reached = home.runtime.reached
+        self._holding = holding
+        self._limits = limits
+
+    def failed(self, work: Work, error: Error) -> None:
+        """Try a message again, hold it for a later try, or give it up, as its error and its tries say."""
+        work.running = False
+        work.started = 0.0
+        work.tries += 1
+        if not error.transient:
+            self.dead(work, error)
+            return
+        if work.tries < self._limits.inline:
+            self._consumer.counts.retried += 1
+            _log.info("A message failed; trying again.", extra={**self._consumer.fields(work), "code": error.code.value})
+            delay = self._random.random() * self._limits.backoff * 2**work.tries
+            self._reached("retry.wait.before")
+            self._clock.call_later(delay, self._again, work)
+            self._consumer.check_drained()
+            return
+        self.hold(work, LetterState.PARKED, error)
+
+    def _again(self, work: Work) -> None:
+        self._reached("retry.wait.after")
+        if self._consumer.stopping:
+            self._consumer.give_up(work)
+            return
+        self._consumer.offer(work)
+
+    def dead(self, work: Work, error: Error) -> None:
+        """Make a dead letter of a message that no further try can help."""
+        self.hold(work, LetterState.DEAD, error)
+
+    def hold(self, work: Work, state: LetterState, error: Error | None) -> None:
+        """Put the message in the store, in its key's order, then acknowledge it."""
+        work.started = work.started or self._clock.monotonic()
+        self._holding.hold(self._consumer, work, state, error)
+
+    def held(self, work: Work, state: LetterState) -> None:
+        """Go on after a message was stored as a letter."""
+        self._consumer.counts.dead += state is LetterState.DEAD
+        self._consumer.counts.parked += state is LetterState.PARKED
+        self._consumer.finish(work)
+
+    def not_held(self, work: Work, state: LetterState, error: Error | None, retry: float) -> None:
+        """Keep the message in hand, since the store cannot take it now; its key waits with it."""
+        work.started = 0.0
+        self._clock.call_later(retry, self._hold_again, work, state, error)
+        self._consumer.check_drained()
+
+    def _hold_again(self, work: Work, state: LetterState, error: Error | None) -> None:
+        if self._consumer.stopping:
+            self._consumer.give_up(work)
+            return
+        self.hold(work, state, error)
