@@ -12,6 +12,7 @@ from linkspan.testing.crash import Recorder
 from tests.crash.crash_app import LIMITS, TABLE, OrderPlaced
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     import pytest
@@ -23,8 +24,8 @@ async def test_key_is_held_whose_letter_was_committed_during_a_look(tmp_path: Pa
     """A look that saw no letter must not set the key free after the letter was committed: later messages would overtake it."""
     right = SqliteStore.held_keys
 
-    async def held_keys(self: SqliteStore) -> set[tuple[str, str]]:
-        found = await right(self)
+    async def held_keys(self: SqliteStore, lanes: Collection[int] | None = None) -> set[tuple[str, str]]:
+        found = await right(self, lanes)
         await asyncio.sleep(0.02)
         return found
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from linkspan.errors import Code, Error, SetupError
-from linkspan.ports import Outcome, Outgoing
+from linkspan.ports import Outcome, Outgoing, Tenure
 from linkspan.stores import sqlite_letters
 from linkspan.stores.sqlite_errors import Absent, coded
 from linkspan.stores.sqlite_file import (
@@ -27,7 +27,7 @@ from linkspan.stores.sqlite_session import SqliteSession
 from linkspan.stores.sqlite_writer import Batch, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Collection, Generator, Sequence
     from pathlib import Path
 
     from linkspan.ports import Durability, Letter, LetterState, Runtime, Session, Timer, Unit, Value
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["SqliteLimits", "SqliteStore"]
 
 T = TypeVar("T")
+
+_ALL_LANES = Tenure(dict.fromkeys(range(64), 0), 64, 1)
 
 
 class SqliteStore:
@@ -64,6 +66,11 @@ class SqliteStore:
         self._readers = Readers(path, name, self._limits)
         self._state = "new"
         self._closed: asyncio.Future[None] | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Tell that one process has it."""
+        return False
 
     @property
     def crashed(self) -> bool:
@@ -212,7 +219,17 @@ class SqliteStore:
 
     # --- outbox
 
-    async def unsent(self, after: int, limit: int) -> list[Outgoing]:
+    async def hold_lanes(self, service: str, instance: str, *, keep: Collection[int] | None, lease: float) -> Tenure:  # noqa: ARG002 - it is alone
+        """Give all lanes to the only instance there can be."""
+        return _ALL_LANES
+
+    async def leave_lanes(self, service: str, instance: str) -> None:
+        """Do nothing: the file's lock is what is given back."""
+
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Do nothing: no other process writes."""
+
+    async def unsent(self, after: int, limit: int, lanes: Collection[int] | None = None) -> list[Outgoing]:
         """Return outbox rows above a position, without those that `sent` has named."""
         found: list[Outgoing] = []
         with self._look():
@@ -223,7 +240,7 @@ class SqliteStore:
                     break
                 after = rows[-1][-1]
             found = [message for message in found if message.position not in self._gone]  # one page may have ended meanwhile
-        return found[:limit]
+        return [message for message in found[:limit] if lanes is None or message.lane in lanes]
 
     def deleting(self, position: int) -> bool:
         """Tell whether a row is only waiting for its deletion."""
@@ -289,12 +306,14 @@ class SqliteStore:
         """Remove a letter with the unit."""
         unit.statements.append(sqlite_letters.removed(position))
 
-    async def held_keys(self) -> set[tuple[str, str]]:
+    async def held_keys(self, lanes: Collection[int] | None = None) -> set[tuple[str, str]]:
         """Return the `(topic, key)` pairs that have letters."""
+        del lanes  # one process has them all
         return {(topic, key) for topic, key in await self.read(QUERIES["letter_keys"])}
 
-    async def heads(self, now: float, limit: int) -> list[Letter]:
+    async def heads(self, now: float, limit: int, lanes: Collection[int] | None = None) -> list[Letter]:
         """Return the first letters that may run."""
+        del lanes  # one process has them all
         return await self._letters(*sqlite_letters.heads(now, limit))
 
     async def next_letter(self, topic: str, key: str) -> Letter | None:

@@ -1,0 +1,32 @@
+"""What the core asks of the world: time, chance and names; a broker; a store. Protocols and plain values only.
+
+Adapters live in `linkspan.brokers` and `linkspan.stores`, import nothing but this module and the nouns,
+and prove themselves with the public suites in `linkspan.testing`.
+"""
+
+from linkspan.ports.broker import Broker, Delivery, Drift, Durability, Outgoing, Seen, Subscription, Tap
+from linkspan.ports.runtime import Clock, Ids, Runtime, Timer
+from linkspan.ports.store import Letter, LetterState, Outcome, Session, Store, Tenure, Unit, Value
+
+__all__ = [
+    "Broker",
+    "Clock",
+    "Delivery",
+    "Drift",
+    "Durability",
+    "Ids",
+    "Letter",
+    "LetterState",
+    "Outcome",
+    "Outgoing",
+    "Runtime",
+    "Seen",
+    "Session",
+    "Store",
+    "Subscription",
+    "Tap",
+    "Tenure",
+    "Timer",
+    "Unit",
+    "Value",
+]
