@@ -149,7 +149,8 @@ class Context(msgspec.Struct, eq=False):
     who calls as proven by a middleware, None where nothing was proven, and always on the durable path. `certificate` is the
     verified client certificate of the connection; `same_process` says that a service of this very process calls.
     `emit` hands on one response of a stream, None where there is one answer; a middleware that must see each response
-    puts its own in its place.
+    puts its own in its place. `begins` says that nothing came before it, neither message nor call: its first message gives
+    the flow its name.
     """
 
     home: Home
@@ -173,6 +174,7 @@ class Context(msgspec.Struct, eq=False):
     certificate: Certificate | None = None
     same_process: bool = False
     _headers: dict[str, str] | None = None
+    begins: bool = False
 
     def __repr__(self) -> str:
         return f"Context({self.operation!r}, id={self.id!r})"  # headers and claims are nobody's business
@@ -204,8 +206,8 @@ class Context(msgspec.Struct, eq=False):
 
     @property
     def cause(self) -> str:
-        """Return what leads to the messages of this handler: its own request's id."""
-        return self.id
+        """Return what leads to the messages of this handler: its own request's id, empty where there was none."""
+        return "" if self.begins else self.id
 
     @property
     def time_left(self) -> float:
@@ -236,6 +238,9 @@ class Context(msgspec.Struct, eq=False):
 
     def message_id(self, what: str) -> str:
         """Return the id of the next message; its type and key are part of it: a repeat that says something else is none."""
+        if self.begins and not self._ordinal:
+            self._ordinal = 1
+            return self.id  # nothing will ever repeat what no message or call began
         return self._next_id(f" {what}")
 
     def _next_id(self, what: str) -> str:

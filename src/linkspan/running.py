@@ -291,10 +291,11 @@ class RunningService:
     def _awaited(self, unit: Unit) -> asyncio.Future[None]:
         """Return a future that ends when the unit is settled."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        unit.settled = partial(self._settled, done)
+        unit.settled, unit.tag = self._settled, done
         return done
 
-    def _settled(self, done: asyncio.Future[None], unit: Unit) -> None:
+    def _settled(self, unit: Unit) -> None:
+        done: asyncio.Future[None] = unit.tag
         if unit.outcome is Outcome.COMMITTED and unit.messages:
             self.relay.take(unit.messages)
         if done.done():
@@ -365,7 +366,7 @@ class ServiceTransaction:
 
     async def __aenter__(self) -> Context:
         id_ = self._service.runtime.ids.new()
-        ctx = self._ctx = Context(self._service, "transaction", id_, id_, id_)
+        ctx = self._ctx = Context(self._service, "transaction", id_, id_, id_, begins=True)
         ctx.trace = trace_of(id_)
         if self._service.relay.full:
             await self._service.room(ctx)

@@ -159,7 +159,10 @@ class Sender:
             text = f"'{kind.full_name}' cannot be encoded ({type(error).__name__}): check its fields' types."
             raise Error(Code.INVALID_ARGUMENT, text) from error
         id_ = id_ or cause.message_id(f"{kind.full_name} {key}")
-        envelope = Envelope(id_, self.source, kind.full_name, key, cause.trace, self._time(), cause.correlation, cause.cause, expires)
+        correlation = cause.correlation
+        if correlation == id_:
+            correlation = ""  # the first message of a flow
+        envelope = Envelope(id_, self.source, kind.full_name, key, cause.trace, self._time(), correlation, cause.cause, expires)
         headers = envelopes.render(kind.head, envelope)
         if len(data) + len(headers) > MAX_MESSAGE:
             text = f"'{kind.full_name}' has {len(data)} bytes, {MAX_MESSAGE} fit: store the content and send a reference."

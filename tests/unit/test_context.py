@@ -229,3 +229,23 @@ async def test_transaction_commits_at_its_end_or_not_at_all(tmp_path: Path) -> N
             await forgotten(app, service)
         async with app.transaction(service) as ctx:
             assert await ctx.tx.execute("select text from seen") == [("kept",)]
+
+
+async def test_flow_that_begins_in_a_transaction_is_named_after_its_first_message(tmp_path: Path) -> None:
+    service = orders_service(migrations=[TABLE])
+    seen: list[str] = []
+
+    async def note(ctx: Context, _event: Placed) -> None:
+        seen.append(ctx.correlation)
+
+    async with app_of(tmp_path, service, reacting("ledger", note)) as app:
+        async with app.transaction(service) as ctx:
+            await ctx.publish(Placed(order="1"))
+            await ctx.publish(Placed(order="2"))
+            first, second = ctx.tx.unit.messages
+        await until(lambda: len(seen) == 2, "both reactions")
+    assert first.id == ctx.id != second.id
+    assert b"correlationid" not in first.headers
+    assert b"causationid" not in first.headers + second.headers
+    assert f"ce-correlationid: {first.id}\r\n".encode() in second.headers
+    assert set(seen) == {first.id}
