@@ -20,7 +20,7 @@ from linkspan.structured import media_type
 from linkspan.trace import is_traceparent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from linkspan.ports import Broker, Delivery, Drift, Subscription
 
@@ -118,9 +118,14 @@ class ForeignReader:
         source = self.source
         return cast("list[Drift]", await declare(source.subject, source.topic, source.group(self._service), given=bool(source.stream)))
 
-    async def subscribe(self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
-        """Deliver what comes on the subject, translated; `topic` and `group` are the consumer's names for it, not the broker's."""
-        del topic, group
+    async def subscribe(
+        self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int, lanes: Collection[int] | None = None
+    ) -> Subscription:
+        """Deliver what comes on the subject, translated; `topic` and `group` are the consumer's names for it, not the broker's.
+
+        A subject of somebody else's has no lanes: whoever has the subject's own lane reads all of it.
+        """
+        del topic, group, lanes
 
         def take(delivery: Delivery) -> None:
             receive(self.translated(delivery))

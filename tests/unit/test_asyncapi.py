@@ -39,7 +39,7 @@ def test_topics_have_the_names_and_subjects_that_travel() -> None:
     made = document(module)
     assert set(made["channels"]) == {event_topic("async.ship.v1"), command_topic("async.ship.v1")}
     events = made["channels"]["async.ship.v1.events"]
-    assert events["address"] == "async.ship.v1.events.{type}.{lane}"
+    assert events["address"] == "async.ship.v1.events.{lane}.{type}"
     assert events["parameters"]["type"]["enum"] == ["Shipped"]
     assert made["channels"]["async.ship.v1.commands"]["parameters"]["type"]["enum"] == ["Shipping.Ship"]
 

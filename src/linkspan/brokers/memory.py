@@ -6,12 +6,13 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from linkspan.brokers.memory_log import Faults, Group, Member, MemoryLog, Record, Topic
+from linkspan.brokers.memory_log import Faults, Group, Member, Members, MemoryLog, Record, Topic
+from linkspan.envelope import LANES
 from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Drift, Durability
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from linkspan.ports import Delivery, Outgoing, Runtime, Subscription
 
@@ -67,13 +68,18 @@ class MemoryBroker:
                 future.set_exception(Error(Code.UNAVAILABLE, text))
         self._inflight.clear()
 
-    async def declare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]]) -> list[Drift]:
+    async def declare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]], *, lanes: bool = False) -> list[Drift]:
         """Create what is missing. Nothing here has settings that could drift."""
         self._need()
         for topic in topics:
             self.log.topics.setdefault(topic, Topic())
         for topic, group in groups:
-            self._topic(topic).groups.setdefault(group, Group())
+            there = self._topic(topic).groups
+            for lane in range(LANES) if lanes else ():
+                start = there[group].floor if group in there else 0
+                there.setdefault(f"{group}={lane}", Group(start, start, lane=lane))
+            if not lanes:
+                there.setdefault(group, Group())
         return []
 
     def publish(self, message: Outgoing) -> asyncio.Future[None]:
@@ -131,20 +137,26 @@ class MemoryBroker:
             self.runtime.reached("broker.batch.after")
             future.set_result(None)
 
-    async def subscribe(self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
-        """Deliver from the group's place."""
+    async def subscribe(
+        self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int, lanes: Collection[int] | None = None
+    ) -> Subscription:
+        """Deliver from the group's place, or from the places of some of its lanes."""
         self._need()
-        found = self._topic(topic).groups.get(group)
-        if found is None:
-            raise Error(Code.NOT_FOUND, f"Group '{group}' does not exist on '{topic}': declare it first.")
         if prefetch < 1:
             raise SetupError(f"A subscription to '{topic}' cannot prefetch {prefetch}: use 1 or more.")
-        found.rewind()
-        member = Member(self, topic, found, receive, prefetch)
-        found.members.append(member)
-        self._members.append(member)
+        names = [group] if lanes is None else [f"{group}={lane}" for lane in lanes]
+        groups = [self._topic(topic).groups.get(name) for name in names]
+        members: list[Member] = []
+        for found in groups:
+            if found is None:
+                raise Error(Code.NOT_FOUND, f"Group '{group}' does not exist on '{topic}': declare it first.")
+            found.rewind()
+            member = Member(self, topic, found, receive, prefetch)
+            found.members.append(member)
+            members.append(member)
+        self._members += members
         self.log.pump(topic)
-        return member
+        return members[0] if lanes is None else Members(members)
 
     async def attest(self) -> Durability:
         """Say the truth: nothing survives."""
@@ -216,7 +228,7 @@ class MemoryBroker:
         now = self.clock.monotonic()
         topic.ids[message.id] = now
         sequence = f"ce-sequence: {message.sequence}\r\n".encode() if message.sequence else b""
-        topic.records.append(Record(message.headers + sequence, message.data, now + self.faults.delay))
+        topic.records.append(Record(message.headers + sequence, message.data, now + self.faults.delay, message.lane))
         self.log.pump(message.topic)
 
     def redelivery(self) -> float:

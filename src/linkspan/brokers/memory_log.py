@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from linkspan.ports import Clock, Delivery, Timer
 
-__all__ = ["Faults", "Group", "Member", "MemoryLog", "Record", "Topic"]
+__all__ = ["Faults", "Group", "Member", "Members", "MemoryLog", "Record", "Topic"]
 
 
 @dataclass(slots=True)
@@ -66,16 +66,20 @@ class Connection(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """A stored message; its place in the topic's list is its sequence less one."""
+    """A stored message; its place in the topic's list is its sequence less one. `lane` is None where its publisher knows of none."""
 
     headers: bytes
     data: bytes
     visible: float
+    lane: int | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """One group's place in a topic: everything below `floor` is settled, `cursor` is next to be handed over for the first time."""
+    """One group's place in a topic, or in one lane of it.
+
+    Everything below `floor` is settled, `cursor` is next to be handed over for the first time.
+    """
 
     floor: int = 0
     cursor: int = 0
@@ -88,6 +92,7 @@ class Group:
     generation: int = 0
     timer: Timer | None = None
     pumping: bool = False
+    lane: int | None = None
 
     def rewind(self) -> None:
         """Forget what is in hand: all above the floor comes again, in order (what a consumer reset does on NATS)."""
@@ -230,6 +235,18 @@ class Member:
             self.group.members.remove(self)
 
 
+class Members:
+    """The subscriptions of several lanes, as one."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = members
+
+    async def stop(self) -> None:
+        """Take no more."""
+        for member in self._members:
+            await member.stop()
+
+
 def _pump(topic: Topic, group: Group) -> None:
     """Hand over what is due to the members that have room."""
     group.pumping = False
@@ -258,6 +275,9 @@ def _next_index(topic: Topic, group: Group, member: Member) -> int | None:
         index = group.again.popleft()
         if index >= group.floor and index not in group.settled:
             return index
+    while group.lane is not None and group.cursor < len(topic.records) and topic.records[group.cursor].lane != group.lane:
+        group.settle(group.cursor)  # another lane's
+        group.cursor += 1
     if group.cursor >= len(topic.records):
         return None
     clock = member.broker.clock

@@ -19,14 +19,14 @@ from linkspan.brokers import nats_hotpath
 from linkspan.brokers.nats_admin import Admin
 from linkspan.brokers.nats_answers import refusal
 from linkspan.brokers.nats_attest import attest, check_server
-from linkspan.brokers.nats_consumer import PullSubscription
+from linkspan.brokers.nats_consumer import LaneSubscription, PullSubscription
 from linkspan.brokers.nats_link import PublicLink
 from linkspan.brokers.nats_tap import NatsTap
-from linkspan.envelope import encode_value
+from linkspan.envelope import LANES, encode_value
 from linkspan.errors import Code, Error, SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from linkspan.brokers.nats_link import Link
     from linkspan.ports import Delivery, Drift, Durability, Outgoing, Runtime, Seen, Subscription, Tap, Timer
@@ -295,14 +295,14 @@ class NatsBroker:
 
     # --- topics -------------------------------------------------------------------------------------
 
-    async def declare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]]) -> list[Drift]:
-        """Create missing streams and consumers; report those that differ."""
+    async def declare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]], *, lanes: bool = False) -> list[Drift]:
+        """Create missing streams and consumers, with `lanes` one per lane; report those that differ."""
         admin, drifts = self.admin, list[Any]()
         for topic in topics:
             drifts += await admin.declare_stream(topic)
             self._topics.add(topic)
         for topic, group in groups:
-            drifts += await admin.declare_consumer(topic, group)
+            drifts += await (admin.declare_lanes(topic, group, range(LANES)) if lanes else admin.declare_consumer(topic, group))
             self._topics.add(topic)
         return drifts
 
@@ -310,22 +310,35 @@ class NatsBroker:
         """Make a group that reads one subject of somebody else's: on the stream `topic` that is there (`given`), or on a new one."""
         return await self.admin.declare_foreign(subject, topic, group, given=given)
 
-    async def compare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]]) -> list[Drift]:
+    async def compare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]], *, lanes: bool = False) -> list[Drift]:
         """Return what is missing or has other settings than declared; change nothing."""
         admin, drifts = self.admin, list[Any]()
         for topic in topics:
             drifts += await admin.declare_stream(topic, create=False)
         for topic, group in groups:
-            drifts += await admin.declare_consumer(topic, group, create=False)
+            part = admin.declare_lanes(topic, group, range(LANES), create=False) if lanes else None
+            drifts += await (part or admin.declare_consumer(topic, group, create=False))
         return drifts
 
-    async def subscribe(self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
-        """Deliver from the group's place."""
+    async def subscribe(
+        self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int, lanes: Collection[int] | None = None
+    ) -> Subscription:
+        """Deliver from the group's place, or from the places of some of its lanes."""
         if prefetch < 1:
             raise SetupError(f"A subscription to '{topic}' cannot prefetch {prefetch}: use 1 or more.")
-        subscription = PullSubscription(self, topic, group, receive, prefetch)
+        if lanes is None:
+            return await self._started(PullSubscription(self, topic, group, receive, prefetch))
+        parts = [PullSubscription(self, topic, group, receive, prefetch, lane) for lane in lanes]
+        try:
+            await asyncio.gather(*map(self._started, parts))
+        except BaseException:
+            await LaneSubscription(parts).stop()
+            raise
+        return LaneSubscription(parts)
+
+    async def _started(self, subscription: PullSubscription) -> PullSubscription:
         await subscription.start()
-        self._topics.add(topic)
+        self._topics.add(subscription.topic)
         self._subscriptions.append(subscription)
         return subscription
 
@@ -416,7 +429,7 @@ class NatsBroker:
                     f"The message '{message.name}' of '{message.topic}' cannot be a NATS subject: use letters, digits, '_', '-' and dots."
                 )
                 raise Error(Code.INVALID_ARGUMENT, text)
-            subject = self._subjects[key] = f"{message.topic}.{message.name}.{message.lane}".encode()
+            subject = self._subjects[key] = f"{message.topic}.{message.lane}.{message.name}".encode()
         return subject
 
     def _on_puback(self, subject: bytes, _reply: bytes, raw: bytes, data: bytes) -> None:

@@ -13,14 +13,14 @@ from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Drift
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
     from linkspan.ports import Clock
 
-__all__ = ["Admin", "consumer_of", "stream_of"]
+__all__ = ["Admin", "consumer_of", "lane_consumer", "stream_of"]
 
 ACK_WAIT = 30.0
 """Seconds until JetStream hands an unsettled message over again; `beat` starts them anew."""
@@ -41,6 +41,11 @@ def stream_of(topic: str) -> str:
 def consumer_of(group: str) -> str:
     """Return the durable consumer of a group."""
     return _plain(group, "group")
+
+
+def lane_consumer(group: str, lane: int) -> str:
+    """Return the durable consumer of one lane of a group; no group can have that name."""
+    return f"{consumer_of(group)}={lane}"
 
 
 def _plain(name: str, what: str) -> str:
@@ -107,9 +112,30 @@ class Admin:
             return []
         return _compare(f"stream '{name}'", wanted, found)
 
-    async def declare_consumer(self, topic: str, group: str, subject: str = "", *, create: bool = True) -> list[Drift]:
-        """Create a group's consumer, of one subject or all, or compare what is there; with `create=False` a missing one is a drift."""
-        stream, name = stream_of(topic), consumer_of(group)
+    async def declare_lanes(self, topic: str, group: str, lanes: Iterable[int], *, create: bool = True) -> list[Drift]:
+        """Create a consumer per lane; where the group had one for all, each lane goes on where that stands."""
+        try:
+            found = await self.request(f"CONSUMER.INFO.{stream_of(topic)}.{consumer_of(group)}")
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            first = 0
+        else:
+            first = int(found["ack_floor"]["stream_seq"]) + 1
+        made = [
+            self.declare_consumer(topic, group, f"{topic}.{lane}.>", name=lane_consumer(group, lane), first=first, create=create)
+            for lane in lanes
+        ]
+        return [drift for drifts in await asyncio.gather(*made) for drift in drifts]
+
+    async def declare_consumer(
+        self, topic: str, group: str, subject: str = "", *, name: str = "", first: int = 0, create: bool = True
+    ) -> list[Drift]:
+        """Create a group's consumer, of one subject or all, from its `first` message or the stream's, or compare what is there.
+
+        With `create=False` a missing one is a drift.
+        """
+        stream, name = stream_of(topic), name or consumer_of(group)
         wanted: dict[str, Any] = {
             "name": name,
             "durable_name": name,
@@ -131,7 +157,8 @@ class Admin:
             if not create:
                 return [_missing(f"consumer '{name}' of stream '{stream}'")]
             await self.stream(topic)
-            body = {"stream_name": stream, "action": "create", "config": wanted}
+            start = {"deliver_policy": "by_start_sequence", "opt_start_seq": first} if first else {}
+            body = {"stream_name": stream, "action": "create", "config": wanted | start}
             await self._create(f"CONSUMER.CREATE.{stream}.{name}", body, f"The consumer of group '{group}' for topic '{topic}'")
             return []
         config = found["config"]
@@ -139,6 +166,8 @@ class Admin:
             config["ack_wait"] = wanted["ack_wait"]
             if create:
                 await self.request(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "action": "update", "config": config})
+        if config.get("opt_start_seq"):
+            del wanted["deliver_policy"]  # it went on where the group stood when it was read as one
         return _compare(f"consumer '{name}' of stream '{stream}'", wanted | unset, config)
 
     async def _create(self, path: str, body: Mapping[str, Any], what: str) -> None:

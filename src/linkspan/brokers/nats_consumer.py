@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 from nats.errors import Error as NatsError
 
-from linkspan.brokers.nats_admin import consumer_of, stream_of
+from linkspan.brokers.nats_admin import consumer_of, lane_consumer, stream_of
 from linkspan.errors import Code, Error
+from linkspan.ports import STILL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from linkspan.brokers.nats_admin import Admin
     from linkspan.brokers.nats_link import Link, Listener
     from linkspan.ports import Delivery, Runtime, Timer
 
-__all__ = ["Channel", "Generation", "NatsDelivery", "PullSubscription", "own_headers"]
+__all__ = ["Channel", "Generation", "LaneSubscription", "NatsDelivery", "PullSubscription", "own_headers"]
 
 logger = logging.getLogger("linkspan.nats")
 
@@ -38,10 +39,15 @@ EXPIRES = 60.0
 HEARTBEAT = 5.0
 """Seconds between the server's signs of life on an idle pull; after two missed ones the subscription starts again."""
 
+LANE_EXPIRES = STILL / 2
+"""The same for a lane: a process that stands still must not have a pull waiting when another takes its lanes."""
+
 _MISSED = 2
 _BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _OURS = b"NATS/1.0\r\nNats-Msg-Id: "
 _V1_TOKENS = 9
+_TERMS = b'"expires":%d,"idle_heartbeat":%d' % (int(EXPIRES * 1e9), int(HEARTBEAT * 1e9))
+_LANE_TERMS = b'"expires":%d' % int(LANE_EXPIRES * 1e9)  # its end is sign of life enough
 _UNFILLED = re.compile(rb"Nats-Pending-Messages: ([0-9]{1,9})\r\n")
 
 
@@ -199,7 +205,7 @@ class Generation:
         free = self._prefetch - self.unsettled - self.outstanding
         self._pulls += 1
         self.outstanding += free
-        request = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}' % (free, int(EXPIRES * 1e9), int(HEARTBEAT * 1e9))
+        request = b'{"batch":%d,%b}' % (free, self._subscription.pull_terms)
         self.link.send(self._subscription.pull_subject, f"{self.inbox}.{self._pulls}".encode(), b"", request)
 
     def _status(self, raw: bytes) -> None:
@@ -219,14 +225,18 @@ class Generation:
 class PullSubscription:
     """A group's open delivery; starts again by itself after every reconnect and whenever the server falls silent."""
 
-    def __init__(self, channel: Channel, topic: str, group: str, receive: Callable[[Delivery], None], prefetch: int) -> None:
+    def __init__(
+        self, channel: Channel, topic: str, group: str, receive: Callable[[Delivery], None], prefetch: int, lane: int | None = None
+    ) -> None:
         self.topic = topic
         self.group = group
         self.deliver = receive
         self.prefetch = prefetch
         self.runtime = channel.runtime
         self.current: Generation | None = None
-        self.pull_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(topic)}.{consumer_of(group)}".encode()
+        self.consumer = consumer_of(group) if lane is None else lane_consumer(group, lane)
+        self.pull_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream_of(topic)}.{self.consumer}".encode()
+        self.pull_terms = _TERMS if lane is None else _LANE_TERMS
         self._channel = channel
         self._task: asyncio.Task[None] | None = None
         self._again = False
@@ -297,7 +307,7 @@ class PullSubscription:
         generation = Generation(self, link, self._channel.inbox())
         try:
             generation.listener = await link.listen(f"{generation.inbox}.*", generation.receive)
-            await self._channel.admin.reset(stream_of(self.topic), consumer_of(self.group))
+            await self._channel.admin.reset(stream_of(self.topic), self.consumer)
         except NatsError as error:
             await generation.listener.close()
             text = f"The connection was lost while group '{self.group}' started ({type(error).__name__}): subscribe again."
@@ -319,3 +329,16 @@ class PullSubscription:
             current.missed += 1
             if current.missed > _MISSED:
                 self.restart("no sign of life from the server")
+
+
+class LaneSubscription:
+    """The open deliveries of several lanes of a group, as one."""
+
+    def __init__(self, parts: Sequence[PullSubscription]) -> None:
+        self._parts = parts
+
+    async def stop(self) -> None:
+        """Take no more from any of them."""
+        for part in self._parts:
+            part.suspend()
+        await asyncio.gather(*(part.stop() for part in self._parts))

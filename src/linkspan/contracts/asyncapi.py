@@ -178,7 +178,7 @@ class _Document:
 def _channel(topic: str, package: str, kind: str) -> dict[str, Any]:
     lanes = f"One of {LANES} parts of the topic, from 0: the CRC-32 of the order key, modulo {LANES}."
     return {
-        "address": f"{topic}.{{type}}.{{lane}}",
+        "address": f"{topic}.{{lane}}.{{type}}",
         "title": topic,
         "description": f"The {kind} of {package}, in order per key. On NATS: a stream, of which these are the subjects.",
         "parameters": {"type": {"description": "The name of the message inside its package."}, "lane": {"description": lanes}},

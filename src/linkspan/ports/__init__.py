@@ -4,11 +4,12 @@ Adapters live in `linkspan.brokers` and `linkspan.stores`, import nothing but th
 and prove themselves with the public suites in `linkspan.testing`.
 """
 
-from linkspan.ports.broker import Broker, Delivery, Drift, Durability, Outgoing, Seen, Subscription, Tap
+from linkspan.ports.broker import STILL, Broker, Delivery, Drift, Durability, Outgoing, Seen, Subscription, Tap
 from linkspan.ports.runtime import Clock, Ids, Runtime, Timer
 from linkspan.ports.store import Letter, LetterState, Outcome, Session, Store, Tenure, Unit, Value
 
 __all__ = [
+    "STILL",
     "Broker",
     "Clock",
     "Delivery",

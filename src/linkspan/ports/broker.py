@@ -9,9 +9,12 @@ import msgspec
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-__all__ = ["Broker", "Delivery", "Drift", "Durability", "Outgoing", "Seen", "Subscription", "Tap"]
+__all__ = ["STILL", "Broker", "Delivery", "Drift", "Durability", "Outgoing", "Seen", "Subscription", "Tap"]
+
+STILL = 4.0
+"""Seconds after which nothing is delivered any more to a process that stands still, so that another can take its lanes."""
 
 
 class Outgoing(msgspec.Struct, eq=False, gc=False):
@@ -131,8 +134,12 @@ class Broker(Protocol):
         """Flush acks, close, fail what is in flight with `UNAVAILABLE`. Idempotent, also while other calls are blocked."""
         ...
 
-    async def declare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]]) -> list[Drift]:
-        """Create missing topics and `(topic, group)` consumers; return what exists with other settings. Idempotent."""
+    async def declare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]], *, lanes: bool = False) -> list[Drift]:
+        """Create missing topics and `(topic, group)` consumers; return what exists with other settings. Idempotent.
+
+        With `lanes` the groups have a place per lane, for `subscribe(lanes=...)`. Where a group was read as one before, its
+        lanes go on where it stood.
+        """
         ...
 
     def publish(self, message: Outgoing) -> asyncio.Future[None]:
@@ -152,8 +159,15 @@ class Broker(Protocol):
         """
         ...
 
-    async def subscribe(self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
+    async def subscribe(
+        self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int, lanes: Collection[int] | None = None
+    ) -> Subscription:
         """Deliver the topic to `receive`, in stream order, with at most `prefetch` unsettled.
+
+        With `lanes` it delivers just these, in stream order within each lane, from the lane's own place in the group, which was
+        declared so; `prefetch` is for each lane. A lane has one subscription at a time: the caller sees to it that an earlier one
+        has stopped, or that its process has stood still for `STILL` seconds. Without `lanes` several subscriptions of a group
+        share the topic.
 
         Starts after the group's last settled message: at each start and after each reconnect everything unsettled comes again,
         in stream order, before anything newer (messages settled out of order above the oldest unsettled one may come again as well).

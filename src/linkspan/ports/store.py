@@ -48,8 +48,10 @@ class Unit(msgspec.Struct, eq=False):
     `inbox` is `(source, id)` of the message being handled: if the store has it already nothing is written and the outcome is
     DUPLICATE. `mark` is `(service<source, topic, key, sequence)` of that message, None where it has no sequence or comes from a
     letter: the store moves its mark of the first three up to it. At or below the mark: DUPLICATE. More than one above it: GAP,
-    nothing is written. A key without a mark takes any sequence. `fence` is `(service, lane, epoch)`: where the store has another
-    epoch for the lane by now, nothing is written and the outcome is MOVED.
+    nothing is written. A key without a mark takes any sequence. With `skip_gap` a gap is taken as it is, and the mark moves up.
+    `fence` is `(service, lane, epoch)`: where the store has another epoch for the lane by now, nothing is written and the outcome
+    is MOVED. With an interactive session the mark and the fence are checked by its commit, which raises `Error(ABORTED)` for them,
+    `outcome` being set and nothing written.
 
     `settled(unit)` is called on the loop after the commit (or failure), units in commit order; by then `outcome` and `error` are
     set and each of `messages` has its `position` and `sequence`. A failed group is replayed unit by unit, so one unit's error
@@ -65,6 +67,7 @@ class Unit(msgspec.Struct, eq=False):
     tag: Any = None
     mark: tuple[str, str, str, int] | None = None
     fence: tuple[str, int, int] | None = None
+    skip_gap: bool = False
 
 
 class LetterState(enum.Enum):
@@ -84,7 +87,8 @@ class Letter:
     """A message that a service holds: parked, waiting behind a parked one, or dead. One table, in order per key.
 
     `position` is its row (0 before it is stored); `due`, `first_failed`, `last_failed`, `received` are seconds since 1970 UTC.
-    `headers` and `data` are byte-identical to what was delivered. `error` never holds payload.
+    `headers` and `data` are byte-identical to what was delivered. `error` never holds payload. `lane` is where its key belongs:
+    the lane that it was delivered in.
     """
 
     topic: str
@@ -105,6 +109,7 @@ class Letter:
     last_failed: float = 0.0
     redrives: int = 0
     position: int = 0
+    lane: int = 0
 
 
 class Session(Protocol):
@@ -182,7 +187,8 @@ class Store(Protocol):
         """Say that an instance lives for `lease` more seconds (the store's clock), and settle which lanes are its own.
 
         Of those it has it gives back what is not in `keep` (None: keeps all); then it takes free and expired ones up to its fair
-        share, which is the number of lanes divided by the living members, rounded up. Taking a lane ends what an earlier owner had
+        share, which is the number of lanes divided by the living members; what is left over goes, one each, to the first members in
+        the order of their names, so that no two shares differ by more than one. Taking a lane ends what an earlier owner had
         under way: a commit with its fence is either done before, or ends as MOVED.
         """
         ...

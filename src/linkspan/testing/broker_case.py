@@ -52,7 +52,8 @@ class Capabilities:
 
     `restart`: `restart_server`; `outage`: `stop_server` and `start_server`; `foreign`: `publish_foreign`; `drift`: `make_drift`;
     `batch`: atomic batches; `delay`: nacks with a delay; `dedupe`: ids are remembered; `history`: a new group gets what was stored
-    before it. `max_payload` is the largest message in bytes, headers and data, that is sure to be accepted.
+    before it; `lanes`: a group can be read lane by lane.
+    `max_payload` is the largest message in bytes, headers and data, that is sure to be accepted.
     """
 
     restart: bool = True
@@ -63,6 +64,7 @@ class Capabilities:
     delay: bool = True
     dedupe: bool = True
     history: bool = True
+    lanes: bool = True
     max_payload: int = 1_000_000
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from linkspan.runtime import system
 from linkspan.testing.broker_case import Capabilities, Case, within
 from linkspan.testing.broker_delivery import DeliveryScenarios
+from linkspan.testing.broker_lanes import LaneScenarios
 from linkspan.testing.broker_outages import OutageScenarios
 from linkspan.testing.broker_publishing import PublishingScenarios
 from linkspan.testing.broker_settling import SettlingScenarios
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["BrokerContract", "Capabilities"]
 
 
-class BrokerContract(DeliveryScenarios, SettlingScenarios, PublishingScenarios, OutageScenarios):
+class BrokerContract(DeliveryScenarios, SettlingScenarios, PublishingScenarios, LaneScenarios, OutageScenarios):
     """What every broker must do. Override the hooks; each scenario runs inside `serving`, on a topic of its own."""
 
     capabilities: ClassVar[Capabilities] = Capabilities()

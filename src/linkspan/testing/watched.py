@@ -10,7 +10,7 @@ from linkspan.errors import Error
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from linkspan.ports import Broker, Delivery, Drift, Durability, Outgoing, Subscription
 
@@ -51,9 +51,9 @@ class WatchedBroker:
         """Close."""
         await self._broker.aclose()
 
-    async def declare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]]) -> list[Drift]:
+    async def declare(self, topics: Iterable[str], groups: Iterable[tuple[str, str]], *, lanes: bool = False) -> list[Drift]:
         """Create what is missing."""
-        return await self._broker.declare(topics, groups)
+        return await self._broker.declare(topics, groups, lanes=lanes)
 
     def publish(self, message: Outgoing) -> asyncio.Future[None]:
         """Publish, and note the message when it is stored."""
@@ -72,14 +72,16 @@ class WatchedBroker:
         for message in messages:
             self._store(message)
 
-    async def subscribe(self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int) -> Subscription:
+    async def subscribe(
+        self, topic: str, group: str, receive: Callable[[Delivery], None], *, prefetch: int, lanes: Collection[int] | None = None
+    ) -> Subscription:
         """Subscribe, and note what the group acknowledges."""
         done = self._groups.setdefault((topic, group), set())
 
         def watched(delivery: Delivery) -> None:
             receive(_Watched(delivery, done))
 
-        return await self._broker.subscribe(topic, group, watched, prefetch=prefetch)
+        return await self._broker.subscribe(topic, group, watched, prefetch=prefetch, lanes=lanes)
 
     async def attest(self) -> Durability:
         """Ask the broker."""
