@@ -391,7 +391,7 @@ class Consumer:
         unit.tag = work
         unit.settled = self._settled
         if work.letter is not None:
-            self._store.remove_letter(unit, work.letter.position)
+            self._holding.leave(unit, work.letter)
 
     def _settled(self, unit: Unit) -> None:
         work: Work = unit.tag

@@ -14,6 +14,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from linkspan.desk import attempted, forgotten, stack_of
 from linkspan.errors import Code, Error
 from linkspan.ports import Letter, LetterState, Outcome
 
@@ -118,6 +119,8 @@ class Holding:
             letter = self._after(work.letter, work.tries, state, error)
             self._store.update_letter(unit, letter)
             state = letter.state
+        if error is not None:
+            unit.statements += attempted(letter, stack_of(error))
         key = self._keys.setdefault((consumer.topic, work.key), _Key())
         key.version += 1
         key.pending += 1
@@ -199,16 +202,22 @@ class Holding:
         letter.code = error.code.value
         letter.error = error.message[:500]
         letter.last_failed = self._clock.now()
-        letter.fingerprint = blake2b(f"{letter.type}|{letter.code}|{cause}".encode(), digest_size=6).hexdigest()
+        place = stack_of(error, 1).partition(":")[0]
+        letter.fingerprint = blake2b(f"{letter.type}|{letter.code}|{cause}|{place}".encode(), digest_size=6).hexdigest()
 
     # --- out ---
+
+    def leave(self, unit: Unit, letter: Letter) -> None:
+        """Remove a letter, with all that was noted about it, in the unit of its message's effect."""
+        self._store.remove_letter(unit, letter.position)
+        unit.statements.append(forgotten(letter))
 
     def drop(self, consumer: Consumer, work: Work, letter: Letter) -> None:
         """Remove a letter whose message turned out to be handled already."""
         unit = self._home.unit()
         unit.tag = (consumer, work)
         unit.settled = self._dropped
-        self._store.remove_letter(unit, letter.position)
+        self.leave(unit, letter)
         self._store.submit(unit)
 
     def _dropped(self, unit: Unit) -> None:

@@ -44,13 +44,19 @@ _log = logging.getLogger("linkspan.consumer")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How a failing message is treated. Times are seconds; `timeout` bounds one run of a handler."""
+    """How a failing message is treated. Times are seconds; `timeout` bounds one run of a handler.
+
+    A service holds at most `held` letters, and `held_per_key` of one key. What comes on top stays in hand, unacknowledged, so
+    that its topic waits: nothing is lost.
+    """
 
     inline: int = 3
     backoff: float = 0.1
     parked: tuple[float, ...] = (10.0, 20.0, 30.0)
     max_age: float = 86_400.0
     timeout: float = 30.0
+    held: int = 1_000_000
+    held_per_key: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def test_redrive_beside_the_running_service_frees_the_key_in_order(folder: Folde
         until(lambda: [state for _, state in held(folder)] == ["dead", "waiting", "waiting"], "one is dead, two wait behind it")
         until(lambda: thanked(folder) == [("good", 9)], "other keys flow")
 
-        (dead,) = folder.rows("dead", "list", "cli_orders:app")
+        (dead,) = folder.rows("dead", "list", "cli_orders:app", "--letters")
         everything = folder.rows("dead", "list", "cli_orders:app", "--all", "--service", "mail")
         (folder.path / "mended").touch()
         done = folder.command("dead", "redrive", "cli_orders:app", str(dead["number"]), "--service", "mail", "--why", WHY)
@@ -65,7 +65,7 @@ def test_discard_beside_the_running_service_lets_the_next_move_up(folder: Folder
     with Running(folder) as run:
         three_of_one_key(run, "bad-1")
         until(lambda: len(held(folder)) == 3, "all three are held")
-        (dead,) = folder.rows("dead", "list", "cli_orders:app")
+        (dead,) = folder.rows("dead", "list", "cli_orders:app", "--letters")
         done = folder.command("dead", "discard", "cli_orders:app", str(dead["number"]), "--service", "mail", "--why", "a test order")
         until(lambda: held(folder) == [], "the key is free")
         again = folder.command("dead", "discard", "cli_orders:app", str(dead["number"]), "--service", "mail", "--why", "a test order")
@@ -85,13 +85,13 @@ def test_everything_works_without_the_service_too(folder: Folder) -> None:
         until(lambda: len(held(folder)) == 6, "all six are held")
         assert run.stop() == 0
 
-    first, second = folder.rows("dead", "list", "cli_orders:app")
+    first, second = folder.rows("dead", "list", "cli_orders:app", "--letters")
     assert first["group"] == second["group"]
     (folder.path / "mended").touch()
     mail = ["cli_orders:app", "--service", "mail", "--why", WHY]
     redriven = folder.command("dead", "redrive", *mail, str(first["number"]), "4711")
     discarded = folder.command("dead", "discard", *mail, str(second["number"]))
-    assert folder.rows("dead", "list", "cli_orders:app") == []
+    assert folder.rows("dead", "list", "cli_orders:app", "--letters") == []
     assert thanked(folder) == []
     with Running(folder) as run:
         until(lambda: held(folder) == [], "the next process takes them up")
@@ -109,7 +109,7 @@ def test_show_masks_personal_data(folder: Folder) -> None:
     with Running(folder) as run:
         assert run.place("bad-1", note=CANARY)[0] == 200
         until(lambda: len(held(folder)) == 1, "it is held")
-        (dead,) = folder.rows("dead", "list", "cli_orders:app")
+        (dead,) = folder.rows("dead", "list", "cli_orders:app", "--letters")
         number = str(dead["number"])
         shown = folder.command("dead", "show", "cli_orders:app", number, "--service", "mail")
         fields = folder.rows("dead", "show", "cli_orders:app", number, "--service", "mail")
@@ -126,6 +126,66 @@ def test_show_masks_personal_data(folder: Folder) -> None:
     assert "name one with --service (orders, mail)" in nameless.stderr
     assert (unknown.returncode, nameless.returncode) == (2, 2)
     assert [(row["service"], row["waiting"]) for row in status] == [("orders", 0), ("mail", 0)]
+
+
+def test_dead_letters_are_grouped_by_cause_and_explained(folder: Folder) -> None:
+    with Running(folder) as run:
+        three_of_one_key(run, "bad-1")
+        three_of_one_key(run, "bad-2")
+        assert run.place("broken-mail", note=CANARY)[0] == 200
+        until(lambda: len(held(folder)) == 6, "all six are held")
+        (group,) = folder.rows("dead", "list", "cli_orders:app")
+        same = folder.rows("dead", "list", "cli_orders:app", "--group", group["group"])
+        number = str(group["oldest"])
+        said = folder.command("dead", "explain", "cli_orders:app", number, "--service", "mail")
+        explained = folder.rows("dead", "explain", "cli_orders:app", number, "--service", "mail")
+        status = folder.rows("dead", "status", "cli_orders:app", "--service", "mail")
+        assert run.stop() == 0
+
+    assert (group["count"], group["keys"], group["behind"], group["code"]) == (2, 2, 4, "failed_precondition")
+    assert group["error"] == "There is no address: ask for one."
+    assert [row["key"] for row in same] == ["bad-1", "bad-2"]
+    assert explained["where"][0].startswith("cli_orders.py thank:")
+    assert [(each["attempts"], each["code"]) for each in explained["tries"]] == [(1, "failed_precondition")]
+    assert (explained["behind"], len(explained["next behind"])) == (2, 2)
+    assert "Bring things in order, then redrive" in said.stdout
+    assert CANARY not in said.stdout
+    assert [(row["dead"], row["waiting"], row["keys"], row["held"], row["state"]) for row in status] == [(2, 4, 2, "6 of 1000000", "ok")]
+
+
+def test_personal_data_is_shown_only_when_asked_aloud_and_audited(folder: Folder) -> None:
+    with Running(folder) as run:
+        assert run.place("bad-1", note=CANARY)[0] == 200
+        until(lambda: len(held(folder)) == 1, "it is held")
+        (dead,) = folder.rows("dead", "list", "cli_orders:app", "--letters")
+        shown = ["dead", "show", "cli_orders:app", str(dead["number"]), "--service", "mail", "--raw"]
+        silent = folder.command(*shown)
+        aloud = folder.command(*shown, "--why", "ticket 4711", "--who", "ada")
+        entries = folder.rows("dead", "audit", "cli_orders:app")
+        assert run.stop() == 0
+
+    assert (silent.returncode, CANARY in silent.stdout) == (2, False)
+    assert "--why" in silent.stderr
+    assert CANARY in aloud.stdout
+    assert [(row["action"], row["who"], row["why"], row["key"]) for row in entries] == [("show raw", "ada", "ticket 4711", "bad-1")]
+
+
+def test_a_group_is_discarded_together(folder: Folder) -> None:
+    with Running(folder) as run:
+        three_of_one_key(run, "bad-1")
+        three_of_one_key(run, "bad-2")
+        until(lambda: len(held(folder)) == 6, "all six are held")
+        (group,) = folder.rows("dead", "list", "cli_orders:app")
+        words = ["dead", "discard", "cli_orders:app", "--service", "mail", "--why", "test orders"]
+        unsaid = folder.command(*words)
+        done = folder.command(*words, "--group", group["group"])
+        until(lambda: held(folder) == [], "the keys are free")
+        assert run.stop() == 0
+
+    assert (unsaid.returncode, done.stdout) == (2, "2 discarded.\n")
+    assert sorted(thanked(folder)) == [("bad-1", 2), ("bad-1", 3), ("bad-2", 2), ("bad-2", 3)]
+    assert [row[0] for row in audit(folder)] == ["discard", "discard"]
+    assert folder.query("mail", "select count(*) from linkspan_attempt") == [(0,)]
 
 
 def test_before_the_first_run_it_says_so(folder: Folder) -> None:

@@ -268,6 +268,10 @@ class Store(Protocol):
         """
         ...
 
+    async def apply(self, statements: Sequence[tuple[str, Sequence[Value]]]) -> list[int]:
+        """Run statements on Linkspan's own tables in one transaction, also beside the running service; return the rows each changed."""
+        ...
+
     async def forget(self, before: float) -> int:
         """Remove inbox ids older than `before`; return how many. Bounded work per call."""
         ...

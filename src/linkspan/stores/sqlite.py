@@ -339,6 +339,10 @@ class SqliteStore:
         """End a dead letter for good."""
         return await self._write(sqlite_letters.discarding(position, who, why, at))
 
+    async def apply(self, statements: Sequence[tuple[str, Sequence[Value]]]) -> list[int]:
+        """Run statements on our own tables in one transaction between groups."""
+        return await self._write(lambda cursor: [cursor.execute(sql, args).rowcount for sql, args in statements])
+
     async def forget(self, before: float) -> int:
         """Remove old inbox ids, looking at the 10,000 oldest at most."""
         args = (self._limits.forget, before)

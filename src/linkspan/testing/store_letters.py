@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
-from linkspan.errors import SetupError
+from linkspan.desk import Choice, Desk
+from linkspan.errors import Code, SetupError
 from linkspan.ports import LetterState, Outcome
 from linkspan.runtime import system
-from linkspan.testing.store_probe import INSERT, SCRIPTS, TOPIC, SetClock, Settled, StoreScenarios, effects, expect, letter
+from linkspan.testing.store_probe import INSERT, SCRIPTS, TOPIC, SetClock, Settled, StoreScenarios, effects, expect, letter, refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,6 +141,46 @@ class LetterScenarios(StoreScenarios):
             again = done.unit(("orders", "1"), [(INSERT, ("a", 1))])
             expect(await done.submit(store, again), [Outcome.DUPLICATE], "its message is known as handled")
             expect(await store.next_letter(TOPIC, "x"), two, "the next is as it was")
+
+    async def test_apply_is_one_transaction_beside_the_service(self, tmp_path: Path) -> None:
+        """Statements on our own tables are applied together or not at all, and say how many rows each changed."""
+        touch = "update linkspan_letter set attempts = attempts + 1 where state = ?"
+        async with self.store(tmp_path) as store:
+            await hold(store, letter("1", "x"), letter("2", "y"), letter("3", "z", LetterState.WAITING))
+            beside = self.make_store(tmp_path, system(), exclusive=False)
+            await beside.open()
+            expect(await beside.apply([(touch, ("dead",)), (touch, ("parked",))]), [2, 0], "rows changed by each")
+            broken = ("insert into linkspan_attempt (topic) values (?)", ("x",))
+            await refused(beside.apply([(touch, ("dead",)), broken]), Code.FAILED_PRECONDITION, "a broken constraint")
+            await beside.aclose()
+            expect([each.attempts for each in await store.letters()], [4, 4, 3], "the failed ones left nothing")
+
+    async def test_desk_reads_and_discards(self, tmp_path: Path) -> None:
+        """Letters are found by cause, with what waits behind them, and end for good with an audit row."""
+        async with self.store(tmp_path) as store:
+            one, _, three, _ = await hold(
+                store,
+                letter("1", "x"),
+                letter("2", "x", LetterState.WAITING),
+                letter("3", "y"),
+                replace(letter("4", "z"), fingerprint="beef"),
+            )
+            desk = Desk(store)
+            groups = await desk.groups(Choice())
+            expect([(each.group, each.count, each.keys, each.behind) for each in groups], [("f00d", 2, 2, 1), ("beef", 1, 1, 0)], "groups")
+            expect([each.id for each in await desk.letters(Choice(group="f00d"))], ["1", "3"], "letters of a group")
+            expect((await desk.behind(one))[0], 1, "one waits behind it")
+            expect(await desk.discard([one, three], who="ada", why="tests", at=9.0), 2, "two are discarded")
+            expect(await desk.discard([one, three], who="ada", why="again", at=9.0), 0, "once")
+            expect([each.id for each in await store.letters()], ["2", "4"], "the others stand")
+            expect(
+                [(each.action, each.who, each.id) for each in await desk.audit()],
+                [("discard", "ada", "3"), ("discard", "ada", "1")],
+                "audit",
+            )
+            done = Settled()
+            again = done.unit(("orders", "1"), [(INSERT, ("a", 1))])
+            expect(await done.submit(store, again), [Outcome.DUPLICATE], "its message is known as handled")
 
     # --- migrations
 
