@@ -147,7 +147,8 @@ def test_describe_says_what_is_declared(tmp_path: Path) -> None:
     assert orders["topics"] == {"takes": ["app.shop.v1.commands"], "publishes": ["app.shop.v1.events"]}
     assert mail["reacts_to"] == [{"name": "app.shop.v1.Placed", "key": "order", "once": True, "topic": "app.shop.v1.events"}]
     assert (mail["store"], mail["migrations"]) == (f"sqlite:///{tmp_path}/mail.db", ["0001"])
-    assert mail["limits"] == {"inline": 3, "backoff": 0.1, "parked": (10.0, 20.0, 30.0), "max_age": 86_400.0, "timeout": 30.0}
+    patience = {"inline": 3, "backoff": 0.1, "parked": (10.0, 20.0, 30.0), "max_age": 86_400.0, "timeout": 30.0}
+    assert mail["limits"] == {**patience, "held": 1_000_000, "held_per_key": 10_000}
     assert list(tmp_path.iterdir()) == []
 
 
