@@ -26,6 +26,7 @@ from linkspan.readiness import Readiness
 from linkspan.routes import check_overlaps
 from linkspan.running import RunningService
 from linkspan.runtime import system
+from linkspan.schedule import Timetable
 from linkspan.stores import open_store
 from linkspan.transport.grpc_address import check_installed
 from linkspan.transport.tls import Tls
@@ -119,6 +120,7 @@ class App:
         self.running: dict[str, RunningService] = {}
         self.stores: dict[str, Store] = {}
         self._relays: dict[str, Relay] = {}
+        self.timetables: list[Timetable] = []
         self.readiness = Readiness()
         self._entrances = Entrances(self.runtime, self._places, self.readiness, web=web or Web.from_environment(), tls=self.tls)
         self.broker: Broker | None = None
@@ -250,6 +252,8 @@ class App:
             _log.warning("The broker has other settings than declared; they are left as they are.", extra=fields)
         for relay in self._relays.values():
             await relay.start()
+        for timetable in self.timetables:
+            timetable.start()
         await self._entrances.open(stack, running)
         self._caller.addresses.update(self._known_addresses())
         for each in running:
@@ -296,6 +300,8 @@ class App:
             assert self.broker is not None  # noqa: S101 - opened before
             self._relays[url] = Relay(store, self.broker, self.runtime)
             stack.push_async_callback(self._relays[url].aclose)
+            self.timetables.append(Timetable(store, self._relays[url], self.runtime))
+            stack.push_async_callback(self.timetables[-1].aclose)
             await store.migrate([(f"{each.name}/{name}", sql) for each in self._sharing(service) for name, sql in each.scripts()])
         assert self.broker is not None  # noqa: S101 - opened before
         assert self._caller is not None  # noqa: S101 - made before
@@ -356,6 +362,7 @@ class App:
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(DRAIN):
+                    await asyncio.gather(*(timetable.aclose() for timetable in self.timetables))
                     if self._caller is not None:
                         self._caller.move(self._own_addresses(await self._entrances.keep_own(stack)))
                     await asyncio.gather(self._entrances.drain(CALLS), *(each.drain() for each in self.running.values()))
@@ -366,7 +373,7 @@ class App:
 
     def _forget(self) -> None:
         self.started = asyncio.Event()
-        self.running, self.stores, self._relays = {}, {}, {}
+        self.running, self.stores, self._relays, self.timetables = {}, {}, {}, []
         self._entrances.forget()
         self.readiness.forget()
         self.broker = self.embedded = self._caller = None

@@ -21,10 +21,12 @@ from linkspan.runtime import system
 from linkspan.sender import Origin, Sender
 from linkspan.streaming import driven, lone, only
 from linkspan.trace import trace_of
+from linkspan.when import when_of
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+    from datetime import datetime
     from types import TracebackType
 
     from linkspan.context import Home
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from linkspan.transport.grpc_channel import GrpcChannel
     from linkspan.transport.rest_channel import RestChannel
     from linkspan.transport.tls import Tls
+    from linkspan.when import Until, Wait, When
 
 __all__ = ["Caller", "Client", "check_addresses"]
 
@@ -317,17 +320,60 @@ class Client:
         """Call now and iterate over the answers, as `Context.stream` does. Raises `Error` where an answer is awaited."""
         return self.caller.stream(self, None, operation, request, timeout, key)
 
-    async def send(self, operation: Command[Req, Any], request: Req, /, *, key: str | None = None) -> None:
-        """Send a durable command; returns once the broker has stored it."""
-        await self._deliver(self._sender.command(self._origin(), operation, request, key))
+    async def send(
+        self,
+        operation: Command[Req, Any],
+        request: Req,
+        /,
+        *,
+        key: str | None = None,
+        after: Wait | None = None,
+        at: datetime | None = None,
+        expires: Until | None = None,
+    ) -> str:
+        """Send a durable command and return its id; returns once the broker has stored it.
+
+        `expires` is as in `Context.send`. `after` and `at` are refused: a client has no store to keep a message in.
+        """
+        message = self._sender.command(self._origin(), operation, request, key, self._when(after, at, expires))
+        await self._deliver(message)
+        return message.id
 
     @overload
-    async def publish(self, event: Event, /) -> None: ...
+    async def publish(
+        self, event: Event, /, *, after: Wait | None = None, at: datetime | None = None, expires: Until | None = None
+    ) -> str: ...
     @overload
-    async def publish(self, event: EventType[Req], message: Req, /) -> None: ...
-    async def publish(self, event: Any, message: Any = None, /) -> None:
-        """Publish an event; returns once the broker has stored it."""
-        await self._deliver(self._sender.event(self._origin(), event, message))
+    async def publish(
+        self,
+        event: EventType[Req],
+        message: Req,
+        /,
+        *,
+        after: Wait | None = None,
+        at: datetime | None = None,
+        expires: Until | None = None,
+    ) -> str: ...
+    async def publish(
+        self,
+        event: Any,
+        message: Any = None,
+        /,
+        *,
+        after: Wait | None = None,
+        at: datetime | None = None,
+        expires: Until | None = None,
+    ) -> str:
+        """Publish an event and return its id; returns once the broker has stored it. The options are those of `send`."""
+        outgoing = self._sender.event(self._origin(), event, message, self._when(after, at, expires))
+        await self._deliver(outgoing)
+        return outgoing.id
+
+    def _when(self, after: Wait | None, at: datetime | None, expires: Until | None) -> When:
+        if after is not None or at is not None:
+            text = "A client has no store to keep a message in until it is due: send it with 'after' or 'at' from a Service."
+            raise Error(Code.FAILED_PRECONDITION, text)
+        return when_of(self.runtime.clock.now(), None, None, expires)
 
     def _origin(self) -> Origin:
         id_ = self.runtime.ids.new()
@@ -356,13 +402,13 @@ class Client:
         """Carry a stream on behalf of a context."""
         return self.caller.stream(self, ctx, operation, request, timeout, key)
 
-    def outgoing_event(self, ctx: Context, kind: Any, message: Any) -> Outgoing:
+    def outgoing_event(self, ctx: Context, kind: Any, message: Any, when: When) -> Outgoing:
         """Make an event's message."""
-        return self._sender.event(ctx, kind, message)
+        return self._sender.event(ctx, kind, message, when)
 
-    def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None) -> Outgoing:
+    def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None, when: When) -> Outgoing:
         """Make a command's message."""
-        return self._sender.command(ctx, operation, request, key)
+        return self._sender.command(ctx, operation, request, key, when)
 
     def resource(self, kind: type[R]) -> R:
         """Refuse: a client has no resources."""

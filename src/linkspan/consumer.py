@@ -23,6 +23,7 @@ from linkspan.errors import Code, Error
 from linkspan.path import Path
 from linkspan.ports import LetterState, Outcome
 from linkspan.retrying import Retrying
+from linkspan.when import is_over
 from linkspan.work import (
     Binding,
     Counts,
@@ -261,6 +262,9 @@ class Consumer:
             self.counts.skipped += 1  # before anything is held: nobody here waits for it, and no key has to
             self.finish(work)
             return None
+        if work.envelope.expires and is_over(envelopes.moment(work.envelope.expires), self._clock.now()):
+            self._expired(work)
+            return None
         if work.letter is None and not self._may_start(work):
             return None
         if binding is None:
@@ -333,15 +337,19 @@ class Consumer:
             text = "The message has no 'ce-partitionkey' header: publish it with its order key."
             self.retrying.dead(work, Error(Code.INVALID_ARGUMENT, text))
             return False
-        if envelope.expires and envelopes.moment(envelope.expires) <= self._clock.now():
-            self.counts.expired += 1
-            _log.info("A message expired before it was handled.", extra=self.fields(work))
-            self.finish(work)
-            return False
         if self._careful:
             self.retrying.hold(work, LetterState.WAITING, None)
             return False
         return True
+
+    def _expired(self, work: Work) -> None:
+        """End a message that nobody wants any more, before it is decoded; a held one is audited."""
+        self.counts.expired += 1
+        _log.info("A message expired before it was handled.", extra=self.fields(work))
+        if work.letter is None:
+            self.finish(work)
+        else:
+            self._holding.drop(self, work, work.letter, expired=True)
 
     def _ours(self, work: Work) -> bool:
         """Tell whether a type must have a handler here: a command for a service of ours. Other services' types are skipped."""
@@ -406,6 +414,8 @@ class Consumer:
             self._careful -= 1
         if unit.messages:
             self._relay.take(unit.messages)
+        if unit.due:
+            self._relay.planned(unit.due)
         self.finish(work)
 
     def finish(self, work: Work, *, duplicate: bool = False) -> None:

@@ -10,16 +10,19 @@ import msgspec
 from linkspan.errors import Code, Error
 from linkspan.path import Path, Side
 from linkspan.trace import child_of
+from linkspan.when import NOW, when_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+    from datetime import datetime
 
     from linkspan.identity import Certificate, Identity
     from linkspan.message import Event
     from linkspan.operation import BidiStream, ClientStream, Command, EventType, Operation, Query, ServerStream
     from linkspan.ports import Outgoing, Runtime, Session, Store, Unit, Value
+    from linkspan.when import Until, Wait, When
 
-__all__ = ["Context", "Home", "Transaction", "derived_id"]
+__all__ = ["Context", "Home", "Transaction", "derived_id", "keyed_id"]
 
 Req = TypeVar("Req")
 Res = TypeVar("Res")
@@ -45,11 +48,11 @@ class Home(Protocol):
         """Carry a stream over the direct path."""
         ...
 
-    def outgoing_event(self, ctx: Context, kind: Any, message: Any) -> Outgoing:
+    def outgoing_event(self, ctx: Context, kind: Any, message: Any, when: When) -> Outgoing:
         """Turn an event into a message for the outbox."""
         ...
 
-    def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None) -> Outgoing:
+    def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None, when: When) -> Outgoing:
         """Turn a durable command into a message for the outbox."""
         ...
 
@@ -70,6 +73,11 @@ def derived_id(base: str, operation: str, ordinal: int) -> str:
     digest = hashlib.blake2b(f"{base}\n{operation}\n{ordinal}".encode(), digest_size=15).hexdigest()
     head = base[:13] if len(base) == 36 and base[8] == "-" else f"{digest[18:26]}-{digest[26:30]}"  # noqa: PLR2004 - UUID text
     return f"{head}-7{digest[:3]}-8{digest[3:6]}-{digest[6:18]}"
+
+
+def keyed_id(source: str, operation: str, key: str) -> str:
+    """Return the id of the command that a service (`source`) sends under an idempotency key: the same however often it is sent."""
+    return derived_id(f"{source}\n{key}", operation, 0)
 
 
 class Transaction(msgspec.Struct, eq=False):
@@ -308,24 +316,100 @@ class Context(msgspec.Struct, eq=False):
                 f"Cannot call '{operation.full_name}' after the first statement of a transaction: call first, or use send.",
             )
 
-    async def send(self, operation: Command[Req, Any], request: Req, /, *, key: str | None = None) -> None:
-        """Send a durable command in this transaction: it leaves when the handler's work commits.
+    async def send(
+        self,
+        operation: Command[Req, Any],
+        request: Req,
+        /,
+        *,
+        key: str | None = None,
+        after: Wait | None = None,
+        at: datetime | None = None,
+        expires: Until | None = None,
+    ) -> str:
+        """Send a durable command in this transaction, and return its id: it leaves when the handler's work commits.
 
-        The same `key` for the same operation is one effect at the receiver, however often it is sent.
+        The same `key` for the same operation is one effect at the receiver, however often it is sent. With `after` (seconds) or `at` it
+        is kept in the store and leaves then, unless `cancel` takes it back. Past `expires` (a moment, or seconds from when it leaves) it
+        is not handled any more; the contract's own expiry counts where it is earlier.
         """
         if self.read_only:
             raise _read_only("send")
-        self.tx.unit.messages.append(self.home.outgoing_command(self, operation, request, key))
+        when = NOW if after is None and at is None and expires is None else when_of(self.home.runtime.clock.now(), after, at, expires)
+        message = self.home.outgoing_command(self, operation, request, key, when)
+        if when.due:
+            self._schedule(message, when.due)
+        else:
+            self.tx.unit.messages.append(message)
+        return message.id
 
     @overload
-    async def publish(self, event: Event, /) -> None: ...
+    async def publish(
+        self, event: Event, /, *, after: Wait | None = None, at: datetime | None = None, expires: Until | None = None
+    ) -> str: ...
     @overload
-    async def publish(self, event: EventType[Req], message: Req, /) -> None: ...
-    async def publish(self, event: Any, message: Any = None, /) -> None:
-        """Publish an event in this transaction: it leaves when the handler's work commits."""
+    async def publish(
+        self,
+        event: EventType[Req],
+        message: Req,
+        /,
+        *,
+        after: Wait | None = None,
+        at: datetime | None = None,
+        expires: Until | None = None,
+    ) -> str: ...
+    async def publish(
+        self,
+        event: Any,
+        message: Any = None,
+        /,
+        *,
+        after: Wait | None = None,
+        at: datetime | None = None,
+        expires: Until | None = None,
+    ) -> str:
+        """Publish an event in this transaction, and return its id; `after`, `at` and `expires` are those of `send`."""
         if self.read_only:
             raise _read_only("publish")
-        self.tx.unit.messages.append(self.home.outgoing_event(self, event, message))
+        when = NOW if after is None and at is None and expires is None else when_of(self.home.runtime.clock.now(), after, at, expires)
+        outgoing = self.home.outgoing_event(self, event, message, when)
+        if when.due:
+            self._schedule(outgoing, when.due)
+        else:
+            self.tx.unit.messages.append(outgoing)
+        return outgoing.id
+
+    def _schedule(self, message: Outgoing, due: float) -> None:
+        """Keep a message in the store until it is due."""
+        tx = self.tx
+        if tx.store is None:
+            raise _no_store()
+        tx.store.add_scheduled(tx.unit, message, due, f"/{self.home.name}")
+        tx.unit.due = min(due, tx.unit.due or due)
+
+    @overload
+    async def cancel(self, message: str, /) -> bool: ...
+    @overload
+    async def cancel(self, message: Command[Any, Any], /, *, key: str) -> bool: ...
+    async def cancel(self, message: Any, /, *, key: str | None = None) -> bool:
+        """Take back a scheduled message in this transaction: by the id that `send` or `publish` returned, or a command by its `key`.
+
+        Returns False where there is none any more: it has left, or was cancelled. If the transaction does not commit, it stays.
+        """
+        if self.read_only:
+            raise _read_only("cancel")
+        tx, source = self.tx, f"/{self.home.name}"
+        if tx.store is None:
+            raise _no_store()
+        if isinstance(message, str) is (key is not None):
+            raise Error(Code.INVALID_ARGUMENT, "Give cancel the id that send returned, or a command and its key: one of the two.")
+        id_ = message if key is None else keyed_id(source, message.full_name, key)
+        sql, args = tx.store.cancelling(source, id_)
+        return bool(await tx.execute(sql, *args))
+
+
+def _no_store() -> Error:
+    return Error(Code.FAILED_PRECONDITION, "There is no store here to keep it in: send it from a handler or transaction of a Service.")
 
 
 def _read_only(verb: str) -> Error:

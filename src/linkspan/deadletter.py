@@ -212,11 +212,13 @@ class Holding:
         self._store.remove_letter(unit, letter.position)
         unit.statements.append(forgotten(letter))
 
-    def drop(self, consumer: Consumer, work: Work, letter: Letter) -> None:
-        """Remove a letter whose message turned out to be handled already."""
+    def drop(self, consumer: Consumer, work: Work, letter: Letter, *, expired: bool = False) -> None:
+        """Remove a letter whose message turned out to be handled already, or to be past its expiry, which is audited."""
         unit = self._home.unit()
         unit.tag = (consumer, work)
         unit.settled = self._dropped
+        if expired:
+            self._store.expire_letter(unit, letter.position, who=self._home.name, at=self._clock.now())
         self.leave(unit, letter)
         self._store.submit(unit)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from linkspan.errors import Code, Error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from linkspan.ports import Broker, Outgoing, Runtime, Store, Timer
 
@@ -66,6 +66,7 @@ class Relay:
         self._empty = asyncio.Event()
         self._empty.set()
         self._closed = False
+        self.planned: Callable[[float], None] = _nowhere
 
     @property
     def waiting(self) -> int:
@@ -290,3 +291,7 @@ class Relay:
             _log.warning("The sweep of the outbox failed.", extra={"service": self._store.name, "code": error.code.value})
         self._schedule()
         self._sweep = self._runtime.clock.call_later(SWEEP, self._begin_sweep)
+
+
+def _nowhere(_due: float) -> None:
+    """Stand in until a timetable is told of committed messages that leave later."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from linkspan.service import Handled, Service
     from linkspan.streaming import Emit
     from linkspan.transport.endpoint import Inbound
+    from linkspan.when import When
 
 __all__ = ["RunningService", "ServiceTransaction"]
 
@@ -298,6 +299,8 @@ class RunningService:
         done: asyncio.Future[None] = unit.tag
         if unit.outcome is Outcome.COMMITTED and unit.messages:
             self.relay.take(unit.messages)
+        if unit.due and unit.outcome is Outcome.COMMITTED:
+            self.relay.planned(unit.due)
         if done.done():
             return
         if unit.outcome is Outcome.FAILED:
@@ -332,13 +335,13 @@ class RunningService:
         """Carry a stream of a handler's."""
         return self._caller.stream(self, ctx, operation, request, timeout, key)
 
-    def outgoing_event(self, ctx: Context, kind: Any, message: Any) -> Outgoing:
+    def outgoing_event(self, ctx: Context, kind: Any, message: Any, when: When) -> Outgoing:
         """Make an event's message."""
-        return self._sender.event(ctx, kind, message)
+        return self._sender.event(ctx, kind, message, when)
 
-    def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None) -> Outgoing:
+    def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None, when: When) -> Outgoing:
         """Make a command's message."""
-        return self._sender.command(ctx, operation, request, key)
+        return self._sender.command(ctx, operation, request, key, when)
 
     def resource(self, kind: type[R]) -> R:
         """Return the resource of this type, or the one that is an instance of it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import msgspec
 
 from linkspan import envelope as envelopes
-from linkspan.context import derived_id
+from linkspan.context import keyed_id
 from linkspan.envelope import Envelope
 from linkspan.errors import Code, Error
 from linkspan.message import is_event, key_of, package_of, type_name
@@ -15,10 +15,12 @@ from linkspan.operation import EventType, Operation
 from linkspan.owner import ALL
 from linkspan.ports import Outgoing
 from linkspan.validation import Check, check_of
+from linkspan.when import NOW
 
 if TYPE_CHECKING:
     from linkspan.owner import Owned
     from linkspan.ports import Runtime
+    from linkspan.when import When
 
 __all__ = ["MAX_MESSAGE", "Cause", "Origin", "Sender", "command_topic", "event_topic"]
 
@@ -103,29 +105,29 @@ class Sender:
         self._millis = 0
         self._stamp = ""
 
-    def event(self, cause: Cause, event: Any, message: Any = None) -> Outgoing:
+    def event(self, cause: Cause, event: Any, message: Any = None, when: When = NOW) -> Outgoing:
         """Make an event's message. Raises `Error`: INVALID_ARGUMENT (no key, too large, broken rule), FAILED_PRECONDITION (not ours)."""
         if message is None:
             cls = cast("Any", type(event))
             kind = self._kinds.get(cls) or self._new_event(cls)
-            return self._outgoing(cause, kind, event)
+            return self._outgoing(cause, kind, event, "", when.expires)
         cls = cast("Any", type(message))
         if not _is_event_type(event) or cls is not event.message:
             name = getattr(event, "full_name", "this")
             raise Error(Code.INVALID_ARGUMENT, f"'{name}' was given a {cls.__name__}: publish its own message.")
         kind = self._kinds.get(cls) or self._add_event(cls)
-        return self._outgoing(cause, kind, message)
+        return self._outgoing(cause, kind, message, "", when.expires)
 
-    def command(self, cause: Cause, operation: Any, request: Any, key: str | None) -> Outgoing:
+    def command(self, cause: Cause, operation: Any, request: Any, key: str | None, when: When = NOW) -> Outgoing:
         """Make a durable command's message; a given `key` fixes its id, so that it has one effect however often it is sent."""
         if type(request) is not operation.request:
             raise Error(Code.INVALID_ARGUMENT, f"'{operation.full_name}' was given a {type(request).__name__}: send its own request.")
         if operation.kind != "command":
             raise Error(Code.INVALID_ARGUMENT, f"Cannot send '{operation.full_name}', which is a query: call it.")
         kind = self._kinds.get(operation) or self._add(operation, operation.full_name, command_topic(operation.package), operation.package)
-        id_ = "" if key is None else derived_id(f"{self.source}\n{key}", operation.full_name, 0)
-        expires = envelopes.timestamp(self._clock.now() + operation.expires) if operation.expires else ""
-        return self._outgoing(cause, kind, request, id_, expires)
+        id_ = "" if key is None else keyed_id(self.source, operation.full_name, key)
+        over = when.until(self._clock.now(), operation.expires) if operation.expires or when.expires else 0.0
+        return self._outgoing(cause, kind, request, id_, over)
 
     def _new_event(self, cls: Any) -> _Kind:
         if not hasattr(cls, "desc") or not is_event(cls):
@@ -144,7 +146,7 @@ class Sender:
         self._kinds[what] = kind
         return kind
 
-    def _outgoing(self, cause: Cause, kind: _Kind, message: Any, id_: str = "", expires: str = "") -> Outgoing:
+    def _outgoing(self, cause: Cause, kind: _Kind, message: Any, id_: str, over: float) -> Outgoing:
         if kind.check is not None:
             kind.check(message)
         key = key_of(message)
@@ -159,6 +161,7 @@ class Sender:
             text = f"'{kind.full_name}' cannot be encoded ({type(error).__name__}): check its fields' types."
             raise Error(Code.INVALID_ARGUMENT, text) from error
         id_ = id_ or cause.message_id(f"{kind.full_name} {key}")
+        expires = envelopes.timestamp(over) if over else ""
         correlation = cause.correlation
         if correlation == id_:
             correlation = ""  # the first message of a flow

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 contract = Contract("crash.orders.v1")
 
+LATER = 0.05
+"""Seconds that messages of the plan `later` are scheduled for."""
+
 LIMITS = Limits(inline=3, parked=(0.2, 0.4, 0.6), backoff=0.01)
 
 
@@ -102,6 +105,11 @@ def obstruct(ctx: Context, plan: str, number: int) -> None:
         raise Error.refused("Not before it is repaired.")
 
 
+def wait(plan: str) -> float | None:
+    """Return after how many seconds a plan's messages leave, None for at once."""
+    return LATER if plan == "later" else None
+
+
 def services(repaired: Path) -> tuple[Service, Service]:
     """Declare both services; each run of a test has its own."""
     from contextlib import asynccontextmanager
@@ -117,7 +125,7 @@ def services(repaired: Path) -> tuple[Service, Service]:
     async def place(ctx: Context, request: Place) -> Placed:
         for id_, key, number in parts(request):
             ctx.tx.record(EFFECT, "place", id_, key, number)
-            await ctx.publish(OrderPlaced(key=key, id=id_, number=number, plan=request.plan))
+            await ctx.publish(OrderPlaced(key=key, id=id_, number=number, plan=request.plan), after=wait(request.plan))
         return Placed(id=request.id)
 
     @orders.handles(Orders.place_checked)
@@ -134,7 +142,8 @@ def services(repaired: Path) -> tuple[Service, Service]:
             await ctx.tx.execute(EFFECT, "react", event.id, event.key, event.number)
         else:
             ctx.tx.record(EFFECT, "react", event.id, event.key, event.number)
-        await ctx.send(Orders.close, Close(key=event.key, id=event.id, number=event.number, plan=event.plan))
+        close = Close(key=event.key, id=event.id, number=event.number, plan=event.plan)
+        await ctx.send(Orders.close, close, after=wait(event.plan))
         if event.plan == "slow":
             await asyncio.sleep(0.002)
         obstruct(ctx, event.plan, event.number)

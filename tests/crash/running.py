@@ -44,6 +44,8 @@ WORKLOAD = (
     Lane("flaky", "call", "flaky", count=1, fan=8, burst=True),
     Lane("parked", "call", "parked", count=1, fan=6, burst=True),
     Lane("dead", "call", "dead", count=1, fan=6, burst=True),
+    Lane("scheduled", "send", "later", count=3),
+    Lane("scheduled-burst", "call", "later", count=1, fan=8, burst=True),
     Lane("late", "send", "parked", count=5, pause=0.1),
 )
 """Every way in, every way to fail; about 200 things asked for, many of a key at once."""
@@ -229,7 +231,7 @@ class Run:
             for topic, group in GROUPS:
                 if await self.pending(topic, group):
                     return False
-            return self._rows("linkspan_outbox") == 0
+            return self._rows("linkspan_outbox") + self._rows("linkspan_scheduled") == 0
         except (sqlite3.OperationalError, nats.errors.Error, nats.js.errors.APIError):
             return False
 

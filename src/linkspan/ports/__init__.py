@@ -6,7 +6,7 @@ and prove themselves with the public suites in `linkspan.testing`.
 
 from linkspan.ports.broker import STILL, Broker, Delivery, Drift, Durability, Outgoing, Seen, Subscription, Tap
 from linkspan.ports.runtime import Clock, Ids, Runtime, Timer
-from linkspan.ports.store import Letter, LetterState, Outcome, Session, Store, Tenure, Unit, Value
+from linkspan.ports.store import Letter, LetterState, Outcome, Scheduled, Session, Store, Tenure, Unit, Value
 
 __all__ = [
     "STILL",
@@ -21,6 +21,7 @@ __all__ = [
     "Outcome",
     "Outgoing",
     "Runtime",
+    "Scheduled",
     "Seen",
     "Session",
     "Store",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from linkspan.errors import Error
     from linkspan.ports.broker import Durability, Outgoing
 
-__all__ = ["Letter", "LetterState", "Outcome", "Session", "Store", "Tenure", "Unit", "Value"]
+__all__ = ["Letter", "LetterState", "Outcome", "Scheduled", "Session", "Store", "Tenure", "Unit", "Value"]
 
 Value: TypeAlias = int | float | str | bytes | None
 """What an SQL parameter or column may hold."""
@@ -55,7 +55,7 @@ class Unit(msgspec.Struct, eq=False):
 
     `settled(unit)` is called on the loop after the commit (or failure), units in commit order; by then `outcome` and `error` are
     set and each of `messages` has its `position` and `sequence`. A failed group is replayed unit by unit, so one unit's error
-    never fails another.
+    never fails another. `due` is the earliest moment of the messages that it schedules, 0 where it schedules none.
     """
 
     settled: Callable[[Unit], None]
@@ -68,6 +68,16 @@ class Unit(msgspec.Struct, eq=False):
     mark: tuple[str, str, str, int] | None = None
     fence: tuple[str, int, int] | None = None
     skip_gap: bool = False
+    due: float = 0.0
+
+
+class Scheduled(msgspec.Struct, eq=False, gc=False):
+    """A message that leaves at `due` (seconds since 1970); `source` is the one that it has on the wire, `position` its row."""
+
+    message: Outgoing
+    due: float
+    source: str
+    position: int = 0
 
 
 class LetterState(enum.Enum):
@@ -221,6 +231,38 @@ class Store(Protocol):
         """Return the number of outbox rows and the age in seconds of the oldest (0.0 when empty)."""
         ...
 
+    # scheduled messages; `add_scheduled` adds to a unit, `cancelling` and `taking` are statements for a session
+    def add_scheduled(self, unit: Unit, message: Outgoing, due: float, source: str) -> None:
+        """Keep a message until it is due, when the unit commits. The same (source, id) again changes nothing: the first stands."""
+        ...
+
+    def cancelling(self, source: str, id: str) -> tuple[str, Sequence[Value]]:  # noqa: A002 - the CloudEvents word
+        """Return the statement that forgets a scheduled message; it returns a row where there was one."""
+        ...
+
+    def taking(self, now: float, limit: int) -> tuple[str, Sequence[Value]]:
+        """Return the statement that takes due messages out of the table, the earliest `limit`; `taken` reads its rows.
+
+        No two transactions take at the same time: a later one waits for the earlier one's end, so that order stands.
+        """
+        ...
+
+    def taken(self, rows: Sequence[tuple[Any, ...]]) -> list[Scheduled]:
+        """Read what `taking` returned, by due time and, among equal ones, in the order of commits."""
+        ...
+
+    async def next_due(self) -> float | None:
+        """Return the earliest due time, None where nothing is scheduled."""
+        ...
+
+    async def scheduled(self, source: str = "", *, after: tuple[float, int] = (0.0, 0), limit: int = 100) -> list[Scheduled]:
+        """Return what is scheduled, of one source or of all, behind a `(due, position)`, earliest first."""
+        ...
+
+    async def cancel_scheduled(self, position: int, source: str, *, who: str, why: str, at: float) -> bool:
+        """Cancel a message by its row, audited in the same transaction; tell whether it was there. Works beside a running service."""
+        ...
+
     # held letters; the `*_letter` methods add to a unit, so that they commit with its effect
     def add_letter(self, unit: Unit, letter: Letter) -> None:
         """Add a letter behind those of its key. Adding the same (source, id) again changes nothing."""
@@ -228,6 +270,10 @@ class Store(Protocol):
 
     def update_letter(self, unit: Unit, letter: Letter) -> None:
         """Store a letter's state, attempts, due time, error and redrives, by position."""
+        ...
+
+    def expire_letter(self, unit: Unit, position: int, *, who: str, at: float) -> None:
+        """Remove a letter whose message is past its expiry, audited in the same unit."""
         ...
 
     def remove_letter(self, unit: Unit, position: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Outcome, Outgoing, Tenure
-from linkspan.stores import sqlite_letters
+from linkspan.stores import sqlite_letters, sqlite_scheduled
 from linkspan.stores.sqlite_errors import Absent, coded
 from linkspan.stores.sqlite_file import (
     OLDEST,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Sequence
     from pathlib import Path
 
-    from linkspan.ports import Durability, Letter, LetterState, Runtime, Session, Timer, Unit, Value
+    from linkspan.ports import Durability, Letter, LetterState, Runtime, Scheduled, Session, Timer, Unit, Value
     from linkspan.stores.sqlite_writer import Row
 
 __all__ = ["SqliteLimits", "SqliteStore"]
@@ -292,6 +292,28 @@ class SqliteStore:
             return 0, 0.0
         return count - (len(rows) - len(waiting)), max(self._runtime.clock.now() - waiting[0], 0.0)
 
+    # --- scheduled messages
+
+    def add_scheduled(self, unit: Unit, message: Outgoing, due: float, source: str) -> None:
+        """Keep a message until it is due, with the unit."""
+        unit.statements.append(sqlite_scheduled.added(message, due, source, self._runtime.clock.now()))
+
+    cancelling = staticmethod(sqlite_scheduled.cancelling)
+    taking = staticmethod(sqlite_scheduled.taking)
+    taken = staticmethod(sqlite_scheduled.taken)
+
+    async def next_due(self) -> float | None:
+        """Return the earliest due time."""
+        return (await self.read(QUERIES["scheduled_next"]))[0][0]  # type: ignore[no-any-return]  # what SQLite holds
+
+    async def scheduled(self, source: str = "", *, after: tuple[float, int] = (0.0, 0), limit: int = 100) -> list[Scheduled]:
+        """Return what is scheduled, earliest first."""
+        return self.taken(await self.read(*sqlite_scheduled.listed(source, after, limit)))
+
+    async def cancel_scheduled(self, position: int, source: str, *, who: str, why: str, at: float) -> bool:
+        """Cancel a message by its row."""
+        return await self._write(sqlite_scheduled.ending(position, source, (at, who, why)))
+
     # --- letters
 
     def add_letter(self, unit: Unit, letter: Letter) -> None:
@@ -301,6 +323,10 @@ class SqliteStore:
     def update_letter(self, unit: Unit, letter: Letter) -> None:
         """Store how a letter stands with the unit."""
         unit.statements.append(sqlite_letters.changed(letter))
+
+    def expire_letter(self, unit: Unit, position: int, *, who: str, at: float) -> None:
+        """Remove a letter past its expiry with the unit, audited."""
+        unit.statements += sqlite_letters.expired(position, who, at)
 
     def remove_letter(self, unit: Unit, position: int) -> None:
         """Remove a letter with the unit."""

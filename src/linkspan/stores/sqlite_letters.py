@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Statement = tuple[str, Sequence[Value]]
 
-__all__ = ["added", "changed", "discarding", "first_of", "heads", "letter_of", "letters", "one", "redriving", "removed"]
+__all__ = ["added", "changed", "discarding", "expired", "first_of", "heads", "letter_of", "letters", "one", "redriving", "removed"]
 
 _COLUMNS = QUERIES["letter_columns"]
 
@@ -75,6 +75,11 @@ def changed(letter: Letter) -> Statement:
 def removed(position: int) -> Statement:
     """Return the statement that removes a letter."""
     return QUERIES["letter_remove"], (position,)
+
+
+def expired(position: int, who: str, at: float) -> list[Statement]:
+    """Return the statements that end a letter past its expiry."""
+    return [(QUERIES["audit_expired"], (at, who, position)), removed(position)]
 
 
 def heads(now: float, limit: int) -> Statement:

@@ -171,15 +171,16 @@ class Run:
                 await self._clock.advance(0.1)
                 moved, still = moved + 0.1, 0.0
 
-    def _state(self) -> tuple[int, int, int, int]:
-        """Return how much is in the outboxes, with the broker, in hand, and being taken from what is held."""
+    def _state(self) -> tuple[int, int, int, int, int]:
+        """Return how much is in the outboxes, with the broker, in hand, and being taken from what is held or scheduled."""
         running = self.app.running.values()
         outbox = sum(relay.waiting for relay in {id(each.relay): each.relay for each in running}.values())
         in_hand = sum(len(consumer.in_hand) for each in running for consumer in each.consumers)
-        return outbox, len(self._broker.unsettled()), in_hand, sum(each.holding.busy for each in running)
+        moving = sum(timetable.busy for timetable in self.app.timetables)
+        return outbox, len(self._broker.unsettled()), in_hand, sum(each.holding.busy for each in running), moving
 
     def _left(self) -> str:
-        outbox, _, in_hand, _ = self._state()
+        outbox, _, in_hand, *_ = self._state()
         groups = Counter(group for group, _ in self._broker.unsettled())
         parts = [f"{outbox} in the outbox"] if outbox else []
         parts += [f"{count} for '{group}'" for group, count in groups.items()]

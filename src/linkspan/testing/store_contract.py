@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from linkspan.errors import Code
 from linkspan.ports import Outcome, Unit
 from linkspan.runtime import system
-from linkspan.testing.store_letters import LetterScenarios
 from linkspan.testing.store_probe import INSERT, NOTHING, SetClock, Settled, effects, expect, message, opened, refused, row
+from linkspan.testing.store_scheduled import ScheduledScenarios
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["StoreContract"]
 
 
-class StoreContract(LetterScenarios):
-    """Units, outbox, sessions and reading; letters and migrations are inherited. Subclass it and fill `make_store`."""
+class StoreContract(ScheduledScenarios):
+    """Units, outbox, sessions and reading; scheduled messages, letters and migrations are inherited. Subclass it and fill `make_store`."""
 
     # --- recorded units
 

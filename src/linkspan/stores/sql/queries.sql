@@ -73,3 +73,35 @@ delete from linkspan_letter where position = ? and state = 'dead'
 -- name: audit
 insert into linkspan_audit (at, action, who, why, letter, topic, key, source, id, type, fingerprint)
 select ?, ?, ?, ?, position, topic, key, source, id, type, fingerprint from linkspan_letter where position = ? and state = 'dead'
+
+-- name: scheduled_add
+insert into linkspan_scheduled (format, due, at, source, topic, name, lane, id, key, headers, data)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (source, id) do nothing
+
+-- name: scheduled_take
+delete from linkspan_scheduled
+where position in (select position from linkspan_scheduled where due <= ? order by due, position limit ?)
+returning due, source, topic, name, lane, id, key, headers, data, position
+
+-- name: scheduled_cancel
+delete from linkspan_scheduled where source = ? and id = ? returning position
+
+-- name: scheduled_next
+select min(due) from linkspan_scheduled
+
+-- name: scheduled_list
+select due, source, topic, name, lane, id, key, headers, data, position from linkspan_scheduled
+where (due, position) > (?, ?) and (? = '' or source = ?) order by due, position limit ?
+
+-- name: scheduled_audit
+insert into linkspan_audit (at, action, who, why, letter, topic, key, source, id, type, fingerprint)
+select ?, 'cancel', ?, ?, position, topic, key, source, id,
+  replace(replace(topic || '/', '.events/', '.'), '.commands/', '.') || name, ''
+from linkspan_scheduled where position = ? and source = ?
+
+-- name: scheduled_remove
+delete from linkspan_scheduled where position = ? and source = ?
+
+-- name: audit_expired
+insert into linkspan_audit (at, action, who, why, letter, topic, key, source, id, type, fingerprint)
+select ?, 'expire', ?, 'past its expirytime', position, topic, key, source, id, type, fingerprint from linkspan_letter where position = ?
