@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from linkspan.context import Context
     from linkspan.handler import Handler, Middleware
     from linkspan.identity import Identity
+    from linkspan.limits import Limits
     from linkspan.service import Service
     from linkspan.transport.tls import Tls
     from linkspan.transport.web import Web
-    from linkspan.work import Limits
 
 __all__ = [
     "App",
@@ -109,7 +109,7 @@ _LAZY = {
     "Context": "context",
     "Handler": "handler",
     "Identity": "identity",
-    "Limits": "work",
+    "Limits": "limits",
     "Middleware": "handler",
     "Service": "service",
     "Tls": "transport.tls",

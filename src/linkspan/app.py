@@ -313,6 +313,7 @@ class App:
             broker=self.broker,
             caller=self._caller,
             middleware=self._middleware,
+            retention=max(each.retention for each in self._sharing(service)),
         )
         if service.lifespan is not None:
             running.provide(await stack.enter_async_context(service.lifespan()))

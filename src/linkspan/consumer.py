@@ -27,7 +27,6 @@ from linkspan.when import is_over
 from linkspan.work import (
     Binding,
     Counts,
-    Limits,
     Work,
     handler_error,
     letter_work,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from linkspan.context import Home, Transaction
     from linkspan.deadletter import Holding
     from linkspan.foreign import ForeignReader
+    from linkspan.limits import Limits
     from linkspan.outbox import Relay
     from linkspan.ports import Broker, Delivery, Letter, Subscription, Timer, Unit
 
@@ -51,8 +51,6 @@ __all__ = ["Consumer"]
 
 _log = logging.getLogger("linkspan.consumer")
 
-WORKERS = 16
-"""Handlers that may be waiting for something at the same time, per topic."""
 SLICE = 256
 """Messages a worker handles before it lets the loop breathe."""
 PREFETCH = 2048
@@ -86,10 +84,11 @@ class Consumer:
         self._broker = broker
         self._relay = relay
         self._holding = holding
-        self.retrying = Retrying(self, home, holding, limits)
+        self.retrying = Retrying(self, home, holding)
         assert home.store is not None  # noqa: S101 - a running service has one
         self._store = home.store
         self._limits = limits
+        self._look = min((binding.limits.timeout / 4 for binding in bindings.values()), default=BEAT)
         self._strict = strict
         self._ready: deque[Work] = deque()
         self._busy: dict[str, deque[Work] | None] = {}
@@ -108,7 +107,7 @@ class Consumer:
     async def start(self) -> None:
         """Start the workers, then take deliveries."""
         loop = asyncio.get_running_loop()
-        for _ in range(WORKERS):
+        for _ in range(max((self._limits.concurrency, *(binding.limits.concurrency for binding in self._bindings.values())))):
             self._workers[loop.create_task(self._work())] = None
         self._beat = self._clock.call_later(BEAT, self._beats)
         if self._store.crashed:
@@ -242,7 +241,7 @@ class Consumer:
             self.finish(work, duplicate=True)  # it met its own repeat inside a task group
             return True
         if task in self._timed_out:
-            self.retrying.failed(work, took_too_long(self._limits))
+            self.retrying.failed(work, took_too_long(self.limits(work.envelope.type)))
             return True
         if task.cancelling():
             return False
@@ -297,7 +296,7 @@ class Consumer:
         except StopIteration:
             return self._succeeded(work, binding, ctx)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
-            self.retrying.failed(work, handler_error(error, self.fields(work)))
+            self.retrying.failed(work, handler_error(error, binding.limits, self.fields(work)))
             return None
         return self._go_on(work, binding, ctx, resumed(run, handling, waiting_for))
 
@@ -309,8 +308,8 @@ class Consumer:
             self.finish(work, duplicate=True)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
             unseen = await self._rollback(ctx)
-            late = took_too_long(self._limits) if asyncio.current_task() in self._timed_out else None
-            self.retrying.failed(work, late or unseen or handler_error(error, self.fields(work)))
+            late = took_too_long(binding.limits) if asyncio.current_task() in self._timed_out else None
+            self.retrying.failed(work, late or unseen or handler_error(error, binding.limits, self.fields(work)))
         except BaseException:
             await self._rollback(ctx)
             raise
@@ -366,7 +365,7 @@ class Consumer:
             envelope.correlation or id_,
             envelope.trace,
             source,
-            work.started + self._limits.timeout,
+            work.started + binding.limits.timeout,
             Path.DURABLE,
             attempt=work.tries + 1 + (work.letter.attempts if work.letter is not None else 0),
             claim=claim(self._home.name, source, id_) if binding.once else None,
@@ -465,10 +464,16 @@ class Consumer:
         for work in self.in_hand:
             work.delivery.beat()
         for task, current in self._workers.items():
-            if current and current.running and now - current.started > self._limits.timeout and task not in self._timed_out:
+            late = current and current.running and now - current.started > self.limits(current.envelope.type).timeout
+            if late and task not in self._timed_out:
                 self._timed_out.add(task)
                 task.cancel()
-        self._beat = self._clock.call_later(min(BEAT, self._limits.timeout / 4), self._beats)
+        self._beat = self._clock.call_later(min(BEAT, self._look), self._beats)
+
+    def limits(self, type_: str) -> Limits:
+        """Return how messages of a type are handled."""
+        binding = self._bindings.get(type_)
+        return self._limits if binding is None else binding.limits
 
     def fields(self, work: Work) -> dict[str, object]:
         """Return what a log entry says about a message."""

@@ -11,11 +11,11 @@ import asyncio
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from linkspan.desk import attempted, forgotten, stack_of
 from linkspan.errors import Code, Error
+from linkspan.parking import after_failure, counted, new_letter, spent
 from linkspan.ports import Letter, LetterState, Outcome
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from linkspan.consumer import Consumer
     from linkspan.context import Home
+    from linkspan.limits import Limits
     from linkspan.ports import Store, Timer, Unit
-    from linkspan.work import Limits, Work
+    from linkspan.work import Work
 
 __all__ = ["Holding"]
 
@@ -110,13 +111,13 @@ class Holding:
 
     def hold(self, consumer: Consumer, work: Work, state: LetterState, error: Error | None) -> None:
         """Store a message as a letter, or a letter's new state, and tell the consumer when that is committed."""
-        unit = self._home.unit()
+        unit, limits, now = self._home.unit(), consumer.limits(work.envelope.type), self._clock.now()
         if work.letter is None:
-            letter = self._letter(consumer, work, state, error)
+            letter = new_letter(self._place(consumer.topic), work, state, error, limits=limits, now=now)
             self._store.add_letter(unit, letter)
             state = letter.state
         else:
-            letter = self._after(work.letter, work.tries, state, error)
+            letter = after_failure(work.letter, work.tries, state, error, limits=limits, now=now)
             self._store.update_letter(unit, letter)
             state = letter.state
         if error is not None:
@@ -146,64 +147,6 @@ class Holding:
         consumer.retrying.held(work, state)
         if work.letter is None and consumer.careful and not key.running:
             self._spawn(self._advance(consumer.topic, work.key, key))
-
-    def _letter(self, consumer: Consumer, work: Work, state: LetterState, error: Error | None) -> Letter:
-        envelope, now = work.envelope, self._clock.now()
-        letter = Letter(
-            topic=self._place(consumer.topic),
-            key=work.key,
-            source=envelope.source,
-            id=envelope.id,
-            type=envelope.type,
-            headers=work.delivery.headers,
-            data=work.delivery.data,
-            state=state,
-            received=now,
-        )
-        if error is not None:
-            letter.attempts = max(work.tries, 1 if state is LetterState.DEAD else self._limits.inline)
-            letter.first_failed = now
-            self._note(letter, error)
-            letter.due = now + self._limits.parked[0] if self._limits.parked else now
-            if state is LetterState.PARKED and not self._limits.parked:
-                letter.state = LetterState.DEAD
-        return letter
-
-    def _after(self, before: Letter, tries: int, state: LetterState, error: Error | None) -> Letter:
-        """Return what becomes of a letter that failed once more; `before` stays as it is, since the store may refuse the change."""
-        letter = self._counted(before, tries, error)
-        too_old = self._clock.now() - letter.first_failed > self._limits.max_age
-        if state is LetterState.DEAD or before.state is LetterState.REDRIVE or self._spent(letter) or too_old:
-            letter.state = LetterState.DEAD
-        return letter
-
-    def _counted(self, before: Letter, tries: int, error: Error | None) -> Letter:
-        """Return a letter with more tries, parked until the next is due."""
-        letter, now = replace(before), self._clock.now()
-        letter.attempts += tries
-        letter.redrives += before.state is LetterState.REDRIVE
-        letter.first_failed = letter.first_failed or now
-        if error is not None:
-            self._note(letter, error)
-        letter.state = LetterState.PARKED
-        pauses = self._limits.parked
-        letter.due = now + pauses[min(self._rounds(letter), len(pauses)) - 1] if pauses else now
-        return letter
-
-    def _rounds(self, letter: Letter) -> int:
-        return -(-letter.attempts // self._limits.inline)
-
-    def _spent(self, letter: Letter) -> bool:
-        """Tell whether a letter has had all its tries."""
-        return self._rounds(letter) > len(self._limits.parked)
-
-    def _note(self, letter: Letter, error: Error) -> None:
-        cause = type(error.__cause__).__name__ if error.__cause__ is not None else ""
-        letter.code = error.code.value
-        letter.error = error.message[:500]
-        letter.last_failed = self._clock.now()
-        place = stack_of(error, 1).partition(":")[0]
-        letter.fingerprint = blake2b(f"{letter.type}|{letter.code}|{cause}|{place}".encode(), digest_size=6).hexdigest()
 
     # --- out ---
 
@@ -266,15 +209,17 @@ class Holding:
         if key.running or self._closed:
             return False
         key.running, key.stuck = True, False
+        limits = consumer.limits(letter.type)
         self._home.runtime.reached("letter.run.before")
-        if letter.state is LetterState.PARKED and self._spent(letter):
+        if letter.state is LetterState.PARKED and spent(letter, limits):
             self._change(replace(letter, state=LetterState.DEAD), partial(self._buried, key))
         elif letter.state is LetterState.WAITING and not consumer.careful:
             consumer.run_letter(letter, partial(self._ran, topic, key))
         else:
             # A failure is stored before the run: a message that ends its process is counted too, and does not do so for ever.
             error = Error(Code.UNKNOWN, "Its process ended while it was being handled.")
-            self._change(self._counted(letter, self._limits.inline, error), partial(self._counted_before, consumer, letter, key))
+            more = counted(letter, limits.inline, error, limits=limits, now=self._clock.now())
+            self._change(more, partial(self._counted_before, consumer, letter, key))
         return True
 
     def _change(self, letter: Letter, settled: Callable[[Unit], None]) -> None:

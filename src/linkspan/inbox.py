@@ -24,11 +24,11 @@ EVERY = 3_600.0
 _log = logging.getLogger("linkspan.inbox")
 
 
-async def forget_old(store: Store, runtime: Runtime) -> None:
-    """Remove ids past their retention, again and again, until cancelled."""
+async def forget_old(store: Store, runtime: Runtime, retention: float = RETENTION) -> None:
+    """Remove ids past their retention (in seconds), again and again, until cancelled."""
     while True:
         try:
-            while await store.forget(runtime.clock.now() - RETENTION):
+            while await store.forget(runtime.clock.now() - retention):
                 await runtime.clock.sleep(0)
         except Error as error:
             _log.warning("Cleaning the inbox failed; will try again.", extra={"service": store.name, "code": error.code.value})

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from linkspan.context import Home
     from linkspan.deadletter import Holding
     from linkspan.errors import Error
-    from linkspan.work import Limits, Work
+    from linkspan.work import Work
 
 __all__ = ["Retrying"]
 
@@ -25,28 +25,28 @@ _log = logging.getLogger("linkspan.consumer")
 class Retrying:
     """Deals with the failures of one consumer."""
 
-    def __init__(self, consumer: Consumer, home: Home, holding: Holding, limits: Limits) -> None:
+    def __init__(self, consumer: Consumer, home: Home, holding: Holding) -> None:
         self._consumer = consumer
         self._clock = home.runtime.clock
         self._random = home.runtime.random
         self._reached = home.runtime.reached
         self._holding = holding
-        self._limits = limits
 
     def failed(self, work: Work, error: Error) -> None:
         """Try a message again, hold it for a later try, or give it up, as its error and its tries say."""
         work.running = False
         work.started = 0.0
         work.tries += 1
-        if not error.transient:
+        work.first_failed = work.first_failed or self._clock.now()
+        limits = self._consumer.limits(work.envelope.type)
+        if not limits.helps(error):
             self.dead(work, error)
             return
-        if work.tries < self._limits.inline:
+        if work.tries < limits.inline:
             self._consumer.counts.retried += 1
             _log.info("A message failed; trying again.", extra={**self._consumer.fields(work), "code": error.code.value})
-            delay = self._random.random() * self._limits.backoff * 2**work.tries
             self._reached("retry.wait.before")
-            self._clock.call_later(delay, self._again, work)
+            self._clock.call_later(limits.pause(work.tries, self._random.random()), self._again, work)
             self._consumer.check_drained()
             return
         self.hold(work, LetterState.PARKED, error)

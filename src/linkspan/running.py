@@ -64,6 +64,7 @@ class RunningService:
         broker: Broker,
         caller: Caller,
         middleware: Sequence[Middleware],
+        retention: float,
     ) -> None:
         self.declared = service
         self.name = service.name
@@ -77,6 +78,7 @@ class RunningService:
         self._resources: dict[type[Any], object] = {}
         self._middleware = (*middleware, *service.middleware)
         self._handlers: dict[str, Handler] = {}
+        self._retention = retention
         self._cleaning: asyncio.Task[None] | None = None
         self.holding = Holding(self, store, service.limits)
         self.mover = Mover(service.outbox, self.name, relay, runtime, self._submit) if service.outbox is not None else None
@@ -110,7 +112,7 @@ class RunningService:
     async def start(self) -> None:
         """Begin to consume."""
         await self.holding.start()
-        self._cleaning = asyncio.get_running_loop().create_task(forget_old(self._store, self.runtime))
+        self._cleaning = asyncio.get_running_loop().create_task(forget_old(self._store, self.runtime, self._retention))
         for consumer in self.consumers:
             await consumer.start()
         if self.mover is not None:
@@ -164,7 +166,8 @@ class RunningService:
         return consumer
 
     def _binding(self, handled: Handled) -> Binding:
-        return Binding(handled.name, partial(decode_content, handled.request), self._handler(handled), handled.once)
+        limits = handled.limits or self.declared.limits
+        return Binding(handled.name, partial(decode_content, handled.request), self._handler(handled), handled.once, limits)
 
     def _handler(self, handled: Handled) -> Handler:
         if handled.name not in self._handlers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import isasyncgenfunction, iscoroutinefunction
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from linkspan.context import Context
 from linkspan.errors import SetupError
 from linkspan.foreign import ForeignSource, foreign_source
+from linkspan.inbox import RETENTION
+from linkspan.limits import Limits
 from linkspan.message import has_key, is_event, is_message_class, package_of, type_name
 from linkspan.operation import BidiStream, ClientStream, Command, EventType, Operation, Query, ServerStream, ServiceContract
 from linkspan.owner import owned
 from linkspan.validation import check_of
-from linkspan.work import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,7 @@ class Handled:
     package: str
     function: Callable[[Context, Any], Any]
     once: bool
+    limits: Limits | None = None
 
 
 class Service:
@@ -64,7 +66,8 @@ class Service:
         migrations: The service's own tables: a folder of numbered `.sql` files or a sequence of SQL texts. Applied at
             start, in order, each once and in one transaction; a changed one is refused.
         middleware: Wraps this service's handlers, inside the App's middleware.
-        limits: How failing messages are retried and held.
+        limits: How long handlers of messages may take, how many run at a time, how failing messages are retried and held.
+        retention: Seconds that the ids of handled messages are remembered; as long as messages may be retried, at least.
         outbox: Where the user's own transactions hand over messages that this service publishes: `linkspan.sqlalchemy.Outbox`.
         owns: The contracts (or their packages, or event classes) whose events it alone publishes; default: those of its contracts.
     """
@@ -78,6 +81,7 @@ class Service:
         migrations: FilePath | Sequence[str] = (),
         middleware: Sequence[Middleware] = (),
         limits: Limits | None = None,
+        retention: float = RETENTION,
         owns: Owns | None = None,
         outbox: HandOver | None = None,
     ) -> None:
@@ -94,6 +98,7 @@ class Service:
         self.lifespan = lifespan
         self.middleware = tuple(middleware)
         self.limits = limits or Limits()
+        self.retention = retention
         self.operations: dict[str, Handled] = {}
         self.events: dict[str, Handled] = {}
         self.owned = owned(f"Service '{name}'", owns, contracts)
@@ -107,18 +112,21 @@ class Service:
         return f"Service({self.name!r})"
 
     @overload
-    def handles(self, operation: Query[Req, Res] | Command[Req, Res]) -> Callable[[Unary[Req, Res]], Unary[Req, Res]]: ...
+    def handles(
+        self, operation: Query[Req, Res] | Command[Req, Res], *, limits: Limits | None = None, timeout: float | None = None
+    ) -> Callable[[Unary[Req, Res]], Unary[Req, Res]]: ...
     @overload
     def handles(self, operation: ServerStream[Req, Res]) -> Callable[[Watching[Req, Res]], Watching[Req, Res]]: ...
     @overload
     def handles(self, operation: ClientStream[Req, Res]) -> Callable[[Uploading[Req, Res]], Uploading[Req, Res]]: ...
     @overload
     def handles(self, operation: BidiStream[Req, Res]) -> Callable[[Chatting[Req, Res]], Chatting[Req, Res]]: ...
-    def handles(self, operation: Any) -> Any:
+    def handles(self, operation: Any, *, limits: Limits | None = None, timeout: float | None = None) -> Any:
         """Answer an operation of this service's contracts, however it travels: `@orders.handles(Orders.get_order)`.
 
         The handler of an operation that answers with a stream yields its responses (`async def` with `yield`); the handler of
-        one that takes a stream is given an async iterator of requests.
+        one that takes a stream is given an async iterator of requests. `limits` (or just another `timeout`, in seconds) is how messages
+        of a durable command are handled, in place of the service's.
         """
         if not isinstance(cast("object", operation), Operation):
             raise SetupError(f"Service '{self.name}' cannot handle {operation!r}: name a query or command of a ServiceContract.")
@@ -128,21 +136,31 @@ class Service:
         if declared.path in self.operations:
             raise SetupError(f"Service '{self.name}' handles '{declared.full_name}' twice: keep one handler.")
 
+        own = self._own_limits(declared.full_name, limits, timeout)
+        if own is not None and not isinstance(declared, Command):
+            raise SetupError(f"'{declared.full_name}' has limits, and no message ever carries it: limits are for commands and events.")
+
         def register(function: Any) -> Any:
             self._check_function(declared.full_name, function, yields=declared.server_streaming)
-            self.operations[declared.path] = Handled(declared.full_name, declared, declared.request, declared.package, function, once=True)
+            handled = Handled(declared.full_name, declared, declared.request, declared.package, function, once=True, limits=own)
+            self.operations[declared.path] = handled
             return function
 
         return register
 
     @overload
-    def on(self, event: type[E], *, once: bool = True) -> Callable[[Unary[E, None]], Unary[E, None]]: ...
+    def on(
+        self, event: type[E], *, once: bool = True, limits: Limits | None = None, timeout: float | None = None
+    ) -> Callable[[Unary[E, None]], Unary[E, None]]: ...
     @overload
-    def on(self, event: EventType[Req], *, once: bool = True) -> Callable[[Unary[Req, None]], Unary[Req, None]]: ...
-    def on(self, event: Any, *, once: bool = True) -> Any:
+    def on(
+        self, event: EventType[Req], *, once: bool = True, limits: Limits | None = None, timeout: float | None = None
+    ) -> Callable[[Unary[Req, None]], Unary[Req, None]]: ...
+    def on(self, event: Any, *, once: bool = True, limits: Limits | None = None, timeout: float | None = None) -> Any:
         """React to an event: `@mail.on(OrderPlaced)`.
 
-        With `once=False` the inbox is left out: faster, and the handler may run again for the same message.
+        With `once=False` the inbox is left out: faster, and the handler may run again for the same message. `limits` (or just another
+        `timeout`, in seconds) is how its messages are handled, in place of the service's.
         """
         cls: Any = cast("Any", event).message if isinstance(event, EventType) else event
         if not isinstance(event, EventType) and not (isinstance(cls, type) and is_event(cls)):
@@ -153,9 +171,11 @@ class Service:
         if not isinstance(event, EventType) and not has_key(cls):
             raise SetupError(f"Event '{name}' has no order key: mark one field with field(..., key=True).")
 
+        own = self._own_limits(name, limits, timeout)
+
         def register(function: Any) -> Any:
             self._check_function(name, function)
-            self.events[name] = Handled(name, None, cls, package_of(cls), function, once=once)
+            self.events[name] = Handled(name, None, cls, package_of(cls), function, once=once, limits=own)
             return function
 
         return register
@@ -172,6 +192,12 @@ class Service:
         if any(source.subject == subject for source in self.sources):
             raise SetupError(f"Service '{self.name}' reads '{subject}' twice: name it once.")
         self.sources.append(foreign_source(self.name, subject, cls, stream))
+
+    def _own_limits(self, name: str, limits: Limits | None, timeout: float | None) -> Limits | None:
+        """Return the limits that a handler has for itself."""
+        if limits is not None and timeout is not None:
+            raise SetupError(f"The handler of '{name}' has limits and a timeout: write the timeout into the limits.")
+        return replace(self.limits, timeout=timeout) if timeout is not None else limits
 
     def _check_function(self, name: str, function: object, *, yields: bool = False) -> None:
         callees = (function, getattr(function, "__call__", None))  # noqa: B004 - an object may be the handler
@@ -197,6 +223,7 @@ class Service:
         """Refuse a declaration that could not serve its contract. Raises `SetupError`."""
         for handled in (*self.operations.values(), *self.events.values()):
             check_of(handled.request)
+            self._check_retention(handled)
         for source in self.sources:
             if type_name(source.event) not in self.events:
                 name = source.event.__name__
@@ -209,6 +236,12 @@ class Service:
                     raise SetupError(f"Service '{self.name}' has no handler for '{operation.full_name}': {hint}.")
                 if isinstance(operation, Command) and operation.answer == "later" and not has_key(operation.request):
                     raise SetupError(f"Command '{operation.full_name}' answers later without an order key: mark a field with key=True.")
+
+    def _check_retention(self, handled: Handled) -> None:
+        longest = (handled.limits or self.limits).max_age
+        if self.retention < longest:
+            text = f"which may come again for {longest:g} s: remember at least as long."
+            raise SetupError(f"Service '{self.name}' remembers '{handled.name}' for {self.retention:g} s, {text}")
 
 
 def _file_order(file: FilePath) -> tuple[int, str]:

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from linkspan.handler import Handler
+    from linkspan.limits import Limits
     from linkspan.ports import Delivery, Letter
 
 __all__ = [
     "Binding",
     "Counts",
     "FromStore",
-    "Limits",
     "Work",
     "frames",
     "handler_error",
@@ -43,30 +43,14 @@ _log = logging.getLogger("linkspan.consumer")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How a failing message is treated. Times are seconds; `timeout` bounds one run of a handler.
-
-    A service holds at most `held` letters, and `held_per_key` of one key. What comes on top stays in hand, unacknowledged, so
-    that its topic waits: nothing is lost.
-    """
-
-    inline: int = 3
-    backoff: float = 0.1
-    parked: tuple[float, ...] = (10.0, 20.0, 30.0)
-    max_age: float = 86_400.0
-    timeout: float = 30.0
-    held: int = 1_000_000
-    held_per_key: int = 10_000
-
-
-@dataclass(frozen=True, slots=True)
 class Binding:
-    """A handler and what it answers. `once` is False where the inbox is declined."""
+    """A handler, what it answers and how its messages are handled. `once` is False where the inbox is declined."""
 
     operation: str
     decode: Callable[[bytes, str], Any]
     handler: Handler
     once: bool
+    limits: Limits
 
 
 @dataclass(slots=True)
@@ -83,7 +67,10 @@ class Counts:
 
 
 class Work(msgspec.Struct, eq=False):
-    """One message in hand. `letter` is set when it comes from the store instead of the broker."""
+    """One message in hand. `letter` is set when it comes from the store instead of the broker.
+
+    `tries` are those of its inline retries that have failed, `first_failed` is when the first one did (seconds since 1970).
+    """
 
     delivery: Delivery
     envelope: Envelope
@@ -94,6 +81,7 @@ class Work(msgspec.Struct, eq=False):
     error: Error | None = None
     letter: Letter | None = None
     done: Callable[[Work], None] | None = None
+    first_failed: float = 0.0
 
 
 class FromStore:
@@ -117,12 +105,16 @@ class FromStore:
         """Do nothing."""
 
 
-def handler_error(error: Exception, fields: Mapping[str, object]) -> Error:
+def handler_error(error: Exception, limits: Limits, fields: Mapping[str, object]) -> Error:
     """Turn what a handler raised into a coded error; a foreign exception's text may hold payload and is not kept."""
     if isinstance(error, Error):
         return error
     _log.warning("A handler raised.", extra={**fields, "error": type(error).__name__, "stack": frames(error)})
-    coded = Error(Code.UNKNOWN, f"The handler raised {type(error).__name__}: see the log of the service.")
+    name = type(error).__name__
+    if limits.helps(error):
+        coded = Error(Code.UNKNOWN, f"The handler raised {name}: see the log of the service.")
+    else:
+        coded = Error(Code.INTERNAL, f"The handler raised {name}, which no further try can help: see the log of the service.")
     coded.__cause__ = error
     return coded
 

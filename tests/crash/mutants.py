@@ -169,7 +169,7 @@ def keys_not_serialised() -> None:
 @mutant("", "lost")
 def failed_messages_not_stored() -> None:
     def hold(_self: Holding, consumer: Consumer, work: Work, state: LetterState, _error: Error | None) -> None:
-        consumer.held(work, state)
+        consumer.retrying.held(work, state)
 
     put(Holding, "hold", hold)
 
@@ -222,7 +222,7 @@ def effect_outside_the_transaction() -> None:
             unit = self._home.unit()
             unit.inbox = tx.unit.inbox
             self._store.submit(unit)
-            self._failed(work, Error(Code.UNAVAILABLE, "It crashed in between."))
+            self.retrying.failed(work, Error(Code.UNAVAILABLE, "It crashed in between."))
             return
         right(self, work, binding, tx)
 

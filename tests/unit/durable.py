@@ -129,8 +129,8 @@ async def system(
     faults = Faults()
     broker = MemoryBroker(runtime=runtime, faults=faults, log=log)
     orders = Service("orders", owns=[Placed])
-    mail = Service("mail", Payments, migrations=[EFFECTS], limits=limits or Limits())
-    mail.on(Placed, once=more.pop("once", True))(handler)
+    mail = Service("mail", Payments, migrations=[EFFECTS], limits=limits or Limits(), **more.pop("mail", {}))
+    mail.on(Placed, once=more.pop("once", True), **more.pop("on", {}))(handler)
 
     async def charge(ctx: Context, request: Charge) -> Receipt:
         ctx.tx.record("insert into effect (key, number, attempt) values (?, ?, ?)", request.order, request.cents, ctx.attempt)

@@ -141,14 +141,27 @@ def test_describe_says_what_is_declared(tmp_path: Path) -> None:
         "key": "order",
         "paths": ["direct", "durable"],
         "topic": "app.shop.v1.commands",
+        "limits": None,
     }
     assert (orders["operations"][1]["paths"], orders["operations"][1]["key"]) == (["direct"], "")
     assert orders["publishes"] == ["app.shop.v1.Keyless", "app.shop.v1.Placed"]
     assert orders["topics"] == {"takes": ["app.shop.v1.commands"], "publishes": ["app.shop.v1.events"]}
-    assert mail["reacts_to"] == [{"name": "app.shop.v1.Placed", "key": "order", "once": True, "topic": "app.shop.v1.events"}]
+    assert mail["reacts_to"] == [
+        {"name": "app.shop.v1.Placed", "key": "order", "once": True, "topic": "app.shop.v1.events", "limits": None}
+    ]
     assert (mail["store"], mail["migrations"]) == (f"sqlite:///{tmp_path}/mail.db", ["0001"])
-    patience = {"inline": 3, "backoff": 0.1, "parked": (10.0, 20.0, 30.0), "max_age": 86_400.0, "timeout": 30.0}
-    assert mail["limits"] == {**patience, "held": 1_000_000, "held_per_key": 10_000}
+    assert mail["limits"] == {
+        "inline": 3,
+        "backoff": 0.1,
+        "parked": (10.0, 20.0, 30.0),
+        "max_age": 86_400.0,
+        "timeout": 30.0,
+        "concurrency": 16,
+        "transient": [],
+        "terminal": [],
+        "held": 1_000_000,
+        "held_per_key": 10_000,
+    }
     assert list(tmp_path.iterdir()) == []
 
 
@@ -162,7 +175,7 @@ def test_describe_says_the_same_to_people(tmp_path: Path) -> None:
         "reacts   app.shop.v1.Placed  key order  once",
         "event    app.shop.v1.Placed",
         "takes    app.shop.v1.events",
-        "3 tries at once, parked for 10, 20, 30 s, 30 s for one run",
+        "3 tries at once, parked for 10, 20, 30 s, given up after 24 h; 30 s for one run, 16 at a time",
     ):
         assert words in text
 

@@ -11,6 +11,7 @@ from linkspan.sender import command_topic, event_topic
 
 if TYPE_CHECKING:
     from linkspan.app import App
+    from linkspan.limits import Limits
     from linkspan.operation import Operation
     from linkspan.service import Service
 
@@ -23,12 +24,20 @@ def described(app: App) -> dict[str, Any]:
 
 
 def _service(app: App, service: Service) -> dict[str, Any]:
-    operations = [_operation(each.operation) for each in service.operations.values() if each.operation is not None]
-    reacts = [
-        {"name": each.name, "key": _key(each.request), "once": each.once, "topic": event_topic(each.package)}
+    operations: list[dict[str, Any]] = [
+        {**_operation(each.operation), "limits": _plain(each.limits)} for each in service.operations.values() if each.operation is not None
+    ]
+    reacts: list[dict[str, Any]] = [
+        {
+            "name": each.name,
+            "key": _key(each.request),
+            "once": each.once,
+            "topic": event_topic(each.package),
+            "limits": _plain(each.limits),
+        }
         for each in service.events.values()
     ]
-    taken = {line["topic"] for line in (*operations, *reacts) if line["topic"]}
+    taken: set[str] = {line["topic"] for line in (*operations, *reacts) if line["topic"]}
     return {
         "service": service.name,
         "store": app.store_url(service),
@@ -39,8 +48,17 @@ def _service(app: App, service: Service) -> dict[str, Any]:
         "topics": {"takes": sorted(taken), "publishes": sorted({event_topic(each.contract.package) for each in service.contracts})},
         "migrations": [name for name, _ in service.scripts()],
         "middleware": [getattr(layer, "__name__", type(layer).__name__) for layer in service.middleware],
-        "limits": asdict(service.limits),
+        "limits": _plain(service.limits),
+        "retention": service.retention,
     }
+
+
+def _plain(limits: Limits | None) -> dict[str, Any] | None:
+    """Return limits as plain values; None where the service's hold."""
+    if limits is None:
+        return None
+    kinds = {name: [each.__name__ for each in getattr(limits, name)] for name in ("transient", "terminal")}
+    return {**asdict(limits), **kinds}
 
 
 def _operation(operation: Operation[Any, Any]) -> dict[str, Any]:
@@ -82,15 +100,25 @@ def lines(app: dict[str, Any]) -> list[str]:
         for each in service["operations"]:
             key = f"  key {each['key']}" if each["key"] else ""
             found.append(f"  {each['kind']:<8} {each['path']}  {each['request']} -> {each['response']}{key}  {', '.join(each['paths'])}")
+            found += _own(each)
         for each in service["reacts_to"]:
             key = f"  key {each['key']}" if each["key"] else ""
             found.append(f"  reacts   {each['name']}{key}  {'once' if each['once'] else 'at least once'}")
+            found += _own(each)
         found += [f"  event    {name}" for name in service["publishes"]]
         found += [f"  takes    {topic}" for topic in service["topics"]["takes"]]
         found.append(f"  limits   {_limits(service['limits'])}")
+        found.append(f"  inbox    remembers for {service['retention'] / 86_400:g} days")
     return found
 
 
+def _own(handled: dict[str, Any]) -> list[str]:
+    return [f"           {_limits(handled['limits'])}"] if handled["limits"] else []
+
+
 def _limits(limits: dict[str, Any]) -> str:
-    parked = ", ".join(f"{seconds:g}" for seconds in limits["parked"])
-    return f"{limits['inline']} tries at once, parked for {parked or 'no'} s, {limits['timeout']:g} s for one run"
+    pauses = ", ".join(f"{seconds:g}" for seconds in limits["parked"])
+    parts = [f"{limits['inline']} tries at once, parked for {pauses or 'no'} s, given up after {limits['max_age'] / 3600:g} h"]
+    parts += [f"{limits['timeout']:g} s for one run, {limits['concurrency']} at a time"]
+    parts += [f"{kind}: {', '.join(limits[kind])}" for kind in ("transient", "terminal") if limits[kind]]
+    return "; ".join(parts)
