@@ -36,10 +36,10 @@ def until(true: Callable[[], bool], what: str) -> None:
 class Folder:
     """A folder with an app in it, and the commands that are run there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, app: Path = APP) -> None:
         self.path = path
         path.mkdir(exist_ok=True)
-        shutil.copy(APP, path)
+        shutil.copy(app, path / APP.name)
 
     def environment(self, **settings: str) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("LINKSPAN_")}

@@ -9,6 +9,7 @@ import pytest
 
 from linkspan import Client, Code, Error, Limits
 from linkspan.brokers.memory import Faults, MemoryBroker, MemoryLog
+from linkspan.stores.sqlite_file import QUERIES
 from linkspan.testing.clock import START, fake_runtime, settle
 from tests.unit.durable import Charge, Noted, Payments, Placed, System, note, system, until
 
@@ -310,3 +311,19 @@ async def test_a_backlog_of_scheduled_messages_is_moved_in_pages(tmp_path: Path)
         for key, number in found:
             by_key.setdefault(key, []).append(number)
         assert all(numbers == sorted(numbers) for numbers in by_key.values())
+
+
+async def test_many_scheduled_messages_are_never_read_one_by_one(tmp_path: Path) -> None:
+    """What is asked at each move finds its rows by an index; what is written at each event has nothing to do with the table."""
+    async with system(tmp_path) as run:
+        store = run.app.running["orders"].store
+        assert store is not None
+        asked = {name: sql for name, sql in QUERIES.items() if name.startswith("scheduled_") and name != "scheduled_add"}
+        plans = {name: await store.read(f"explain query plan {sql}", (0,) * sql.count("?")) for name, sql in asked.items()}
+
+        assert len(plans) == 6
+        for name, plan in plans.items():
+            steps = [str(row[-1]) for row in plan]
+            assert any("SEARCH" in step and ("INDEX" in step or "PRIMARY KEY" in step) for step in steps), (name, steps)
+            assert not any(step.startswith("SCAN linkspan_scheduled") for step in steps), (name, steps)
+        assert not any("linkspan_scheduled" in sql for name, sql in QUERIES.items() if not name.startswith("scheduled_"))

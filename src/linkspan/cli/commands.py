@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linkspan.cli import beginning, broker, contracts_check, dead
+from linkspan.cli import beginning, broker, contracts_check, dead, scheduled
 from linkspan.cli.recorded import recorded
 from linkspan.cli.table import show
 from linkspan.cli.target import load_app, opened_stores
@@ -28,6 +28,7 @@ cli = typer.Typer(
 beginning.add_to(cli)
 outbox = typer.Typer(help="Look at messages that wait for the broker.", no_args_is_help=True)
 cli.add_typer(outbox, name="outbox")
+outbox.add_typer(scheduled.commands, name="scheduled")
 cli.add_typer(dead.commands, name="dead")
 cli.add_typer(broker.commands, name="broker")
 cli.add_typer(contracts_check.commands, name="contracts")
