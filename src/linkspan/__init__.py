@@ -45,6 +45,7 @@ from linkspan.routes import Http
 
 if TYPE_CHECKING:
     from linkspan.app import App
+    from linkspan.batch import Batches
     from linkspan.client import Client
     from linkspan.context import Context
     from linkspan.handler import Handler, Middleware
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "App",
+    "Batches",
     "BidiStream",
     "Client",
     "ClientStream",
@@ -105,6 +107,7 @@ __all__ = [
 
 _LAZY = {
     "App": "app",
+    "Batches": "batch",
     "Client": "client",
     "Context": "context",
     "Handler": "handler",

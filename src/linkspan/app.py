@@ -302,6 +302,9 @@ class App:
             stack.push_async_callback(self._relays[url].aclose)
             self.timetables.append(Timetable(store, self._relays[url], self.runtime))
             stack.push_async_callback(self.timetables[-1].aclose)
+            for each in self._sharing(service):
+                for topic, batches in each.batched.items():
+                    self._relays[url].batch(topic, batches)
             await store.migrate([(f"{each.name}/{name}", sql) for each in self._sharing(service) for name, sql in each.scripts()])
         assert self.broker is not None  # noqa: S101 - opened before
         assert self._caller is not None  # noqa: S101 - made before

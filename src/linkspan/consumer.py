@@ -14,12 +14,14 @@ import asyncio
 import logging
 from collections import deque
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from linkspan import envelope as envelopes
 from linkspan.context import Context, Duplicate
-from linkspan.envelope import claim
+from linkspan.envelope import PROTOBUF, claim
 from linkspan.errors import Code, Error
+from linkspan.parts import Parts, holds_many, work_of
 from linkspan.path import Path
 from linkspan.ports import LetterState, Outcome
 from linkspan.retrying import Retrying
@@ -33,7 +35,6 @@ from linkspan.work import (
     met_itself,
     resumed,
     took_too_long,
-    unreadable,
     was_cancelled,
 )
 
@@ -95,6 +96,8 @@ class Consumer:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._workers: dict[asyncio.Task[None], Work | None] = {}
         self.in_hand: set[Work] = set()
+        self._parts = Parts(topic, self.in_hand, self._take, home.runtime.clock)
+        self._packed = self._parts.packed
         self._timed_out: set[asyncio.Task[None]] = set()
         self._subscription: Subscription | None = None
         self._beat: Timer | None = None
@@ -127,6 +130,7 @@ class Consumer:
         self.stopping = True
         if self._subscription is not None:
             await self._subscription.stop()
+        self._packed.clear()
         for work in (*self._ready, *(later for behind in self._busy.values() if behind for later in behind)):
             self.give_up(work)
         self._ready.clear()
@@ -155,13 +159,18 @@ class Consumer:
         """Take one delivery from the broker; never raises, never blocks."""
         if self.stopping:
             return
-        try:
-            envelope = envelopes.read(delivery.headers, delivery.data)
-            key = envelope.key or f"~{envelope.id}"
-            work = Work(delivery, envelope, key)
-        except Error as error:
-            work = unreadable(delivery, error)
-            key = work.key
+        if self._packed:
+            self._packed.append(delivery)
+            return
+        work = work_of(delivery)
+        if work.envelope.content_type != PROTOBUF and holds_many(work):
+            self._parts.receive(work)
+        else:
+            self._take(work)
+
+    def _take(self, work: Work) -> None:
+        """Let a message that has come run when its key is free."""
+        key = work.key
         self.in_hand.add(work)
         if key in self._busy:
             behind = self._busy[key]
@@ -188,7 +197,8 @@ class Consumer:
         work = letter_work(letter)
         work.done = done
         self.in_hand.add(work)
-        self.offer(work)
+        if not holds_many(work) or not self._parts.unpack_letter(work, partial(self._holding.drop, self, work, letter)):
+            self.offer(work)
 
     def offer(self, work: Work) -> None:
         """Let a worker take a message that is in hand, and whose key waits for nothing else."""
@@ -430,6 +440,8 @@ class Consumer:
     def release(self, work: Work) -> None:
         """Let go of a message that has its end, and let the next one of its key start."""
         self.in_hand.discard(work)
+        if self._packed:
+            self._parts.more()
         work.started = 0.0
         if self._careful and not self.in_hand and self._clock.monotonic() > self._careful_until:
             self._careful = 0
@@ -463,6 +475,7 @@ class Consumer:
         now = self._clock.monotonic()
         for work in self.in_hand:
             work.delivery.beat()
+        self._parts.beat()
         for task, current in self._workers.items():
             late = current and current.running and now - current.started > self.limits(current.envelope.type).timeout
             if late and task not in self._timed_out:

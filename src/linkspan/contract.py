@@ -17,7 +17,7 @@ from linkspan.link import Declaration, Linker
 from linkspan.options import OPTIONS_FILE, FileRules, ext_file, link_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import protobuf
     from protobuf import DescFile
@@ -34,6 +34,8 @@ class Contract:
 
     The messages, enums and service contracts of that module belong to it. They are linked together at
     the first use of any of them, when a ServiceContract is created, or by `link()`.
+
+    `dictionaries` are zstd dictionaries for batches of its events: the first is written with, all are read with.
     """
 
     # One package has one contract in a process; entries go when their module goes.
@@ -41,10 +43,11 @@ class Contract:
     _lock: ClassVar[threading.RLock] = threading.RLock()
     _linking: ClassVar[list[Contract]] = []
 
-    def __init__(self, package: str, *, owner: str = "") -> None:
+    def __init__(self, package: str, *, owner: str = "", dictionaries: Sequence[bytes] = ()) -> None:
         names = _caller()
         self.package: Final = package
         self.owner: Final = owner
+        self.dictionaries: Final = tuple(dictionaries)
         self.module: Final[str] = names["__name__"]
         self._names: Final = names
         self._pending: list[Declaration] = []

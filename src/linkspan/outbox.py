@@ -3,7 +3,7 @@
 Rows come from memory right after their commit; a sweeper finds those that memory does not know (after a start, or a
 crash between commit and hand-over). Few rows waiting: single publishes, pipelined. Many: one atomic batch at a time,
 which costs one sync. A batch in doubt is sent again singly with the same ids. A key has at most one unit unacknowledged,
-so whatever fails and is repeated, its order stands (ADR 1).
+so whatever fails and is repeated, its order stands (ADR 1). Topics that opted in go in batches of their own kind (`batching`, ADR 22).
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
+from linkspan.batching import Batching
 from linkspan.errors import Code, Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from linkspan.batch import Batches
     from linkspan.ports import Broker, Outgoing, Runtime, Store, Timer
 
 __all__ = ["Relay"]
@@ -67,6 +69,11 @@ class Relay:
         self._empty.set()
         self._closed = False
         self.planned: Callable[[float], None] = _nowhere
+        self._batching: dict[str, Batching] = {}
+
+    def batch(self, topic: str, batches: Batches) -> None:
+        """Send a topic in batches from the start on; call it before `start`."""
+        self._batching[topic] = Batching(self, topic, batches, self._runtime)
 
     @property
     def waiting(self) -> int:
@@ -128,7 +135,9 @@ class Relay:
         self._known.add(message.position)
         self._taken = max(self._taken, message.position)
         key = (message.topic, message.key)
-        if not message.key:
+        if self._batching and message.topic in self._batching:
+            self._batching[message.topic].add(message)
+        elif not message.key:
             self._ready.append(message)
         elif key in self._keys:
             behind = self._keys[key]
@@ -143,7 +152,7 @@ class Relay:
             self._room.clear()
 
     def _schedule(self) -> None:
-        if not self._pump_due and self._pause is None and not self._closed and (self._ready or self._doubt):
+        if not self._pump_due and self._pause is None and not self._closed and (self._ready or self._doubt or self._batching):
             self._pump_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
@@ -151,6 +160,8 @@ class Relay:
         self._pump_due = False
         if self._closed or self._pause is not None:
             return
+        for batching in self._batching.values():
+            batching.send()
         while self._doubt and self._singles < SINGLES:
             self._publish(self._doubt.popleft())
         if self._batch is not None:
@@ -163,13 +174,33 @@ class Relay:
 
     def _publish(self, message: Outgoing) -> None:
         self._singles += 1
+        self.send(message).add_done_callback(partial(self._published, message))
+
+    def send(self, message: Outgoing) -> asyncio.Future[None]:
+        """Publish; whatever goes wrong is in the future."""
         self._runtime.reached("relay.publish.before")
         try:
-            future = self._broker.publish(message)
+            return self._broker.publish(message)
         except Exception as error:  # noqa: BLE001 - whatever an adapter raises, the row is in doubt and goes again
-            future = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             future.set_exception(error)
-        future.add_done_callback(partial(self._published, message))
+            return future
+
+    def stored(self, messages: list[Outgoing]) -> None:
+        """Take note that the broker has these messages of a batch."""
+        self._failures = 0
+        self._store.sent(messages)
+        self._known.difference_update([message.position for message in messages])
+        self._note_room()
+        self._schedule()
+
+    def doubted(self, error: BaseException | None) -> None:
+        """Pause after a batch that failed."""
+        self._failed(error)
+
+    def due(self) -> None:
+        """Look soon for what can be sent."""
+        self._schedule()
 
     def _published(self, message: Outgoing, future: asyncio.Future[None]) -> None:
         self._singles -= 1
@@ -248,6 +279,9 @@ class Relay:
                 self._ready.append(behind.popleft())
             else:
                 self._keys.pop(key, None)
+        self._note_room()
+
+    def _note_room(self) -> None:
         if len(self._known) <= HIGH_WATER // 2:
             self._room.set()
         if not self._known:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from linkspan.batch import Batches
     from linkspan.handler import Middleware
     from linkspan.handover import HandOver
     from linkspan.message import Event
@@ -70,6 +71,7 @@ class Service:
         retention: Seconds that the ids of handled messages are remembered; as long as messages may be retried, at least.
         outbox: Where the user's own transactions hand over messages that this service publishes: `linkspan.sqlalchemy.Outbox`.
         owns: The contracts (or their packages, or event classes) whose events it alone publishes; default: those of its contracts.
+        batches: Which topics it publishes to in batches, compressed; default: none. Only Linkspan reads those.
     """
 
     def __init__(  # noqa: PLR0913 - settings, all with defaults
@@ -84,6 +86,7 @@ class Service:
         retention: float = RETENTION,
         owns: Owns | None = None,
         outbox: HandOver | None = None,
+        batches: Batches | None = None,
     ) -> None:
         if not name or not name.replace("-", "").isalnum() or not name.isascii() or name != name.lower():
             raise SetupError(f"Service name '{name}' cannot be used: write lower-case letters, digits and dashes.")
@@ -103,6 +106,7 @@ class Service:
         self.events: dict[str, Handled] = {}
         self.owned = owned(f"Service '{name}'", owns, contracts)
         self.sources: list[ForeignSource] = []
+        self.batches = batches
         self.outbox = outbox
         if outbox is not None:
             outbox.bind(name, self.owned)
@@ -207,6 +211,14 @@ class Service:
         if not yields and not any(map(iscoroutinefunction, callees)):
             raise SetupError(f"Service '{self.name}' handles '{name}' with {function!r}, which is not async: write async def.")
 
+    @property
+    def batched(self) -> dict[str, Batches]:
+        """Return the topics that it publishes to in batches, and how."""
+        if self.batches is None:
+            return {}
+        packages = {contract.contract.package for contract in self.contracts} | self.owned.places
+        return dict.fromkeys(self.batches.topics or sorted(f"{package}.events" for package in packages), self.batches)
+
     def scripts(self) -> list[tuple[str, str]]:
         """Return the migrations as `(name, sql)`, in order."""
         given = self._migrations
@@ -224,6 +236,8 @@ class Service:
         for handled in (*self.operations.values(), *self.events.values()):
             check_of(handled.request)
             self._check_retention(handled)
+        if self.batches is not None and not self.batched:
+            raise SetupError(f"Service '{self.name}' has batches, but owns no events: name the topics in Batches(topics=[...]).")
         for source in self.sources:
             if type_name(source.event) not in self.events:
                 name = source.event.__name__

@@ -128,7 +128,7 @@ async def system(
     log = log or MemoryLog()
     faults = Faults()
     broker = MemoryBroker(runtime=runtime, faults=faults, log=log)
-    orders = Service("orders", owns=[Placed])
+    orders = Service("orders", owns=[Placed], batches=more.pop("batches", None))
     mail = Service("mail", Payments, migrations=[EFFECTS], limits=limits or Limits(), **more.pop("mail", {}))
     mail.on(Placed, once=more.pop("once", True), **more.pop("on", {}))(handler)
 
