@@ -111,6 +111,11 @@ neighbours: $(VENV)/.dev-installed ## Exchange events with a Go and a Node progr
 	@scripts/get_neighbours.sh $(VENV)
 	$(call suite,neighbours)
 
+.PHONY: kafka
+kafka: $(VENV)/.dev-installed ## Run the broker suite and whole stories on Apache Kafka
+	@scripts/get_kafka.sh
+	$(call suite,kafka)
+
 .PHONY: crash
 crash: $(VENV)/.dev-installed ## Die at every commit, publish and ack, restart, check the history
 	$(call suite,crash)

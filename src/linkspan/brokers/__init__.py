@@ -24,8 +24,14 @@ def broker_for(url: str, runtime: Runtime, *, user: str = "", password: str = ""
         user, password = user or unquote(parts.username or ""), password or unquote(parts.password or "")
         plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, parts.fragment))
         return NatsBroker(plain, runtime=runtime, user=user, password=password, options=options)
+    if parts.scheme in {"kafka", "kafkas"}:
+        try:
+            from linkspan.brokers.kafka import KafkaBroker  # noqa: PLC0415 - the client library loads where it is used
+        except ModuleNotFoundError as error:
+            raise SetupError("Kafka needs the package confluent-kafka: install linkspan[kafka].") from error
+        return KafkaBroker(url, runtime=runtime, user=user, password=password, options=options)
     if parts.scheme == "memory":
         from linkspan.brokers.memory import MemoryBroker  # noqa: PLC0415 - only where it is used
 
         return MemoryBroker(runtime=runtime)
-    raise SetupError(f"The broker scheme '{parts.scheme}' is unknown: use nats://, tls:// or memory://.")
+    raise SetupError(f"The broker scheme '{parts.scheme}' is unknown: use nats://, tls://, kafka://, kafkas:// or memory://.")

@@ -136,9 +136,9 @@ class Case:
             setattr(message, name, value)
         return message
 
-    def messages(self, start: int, stop: int) -> list[Outgoing]:
-        """Return messages with the payloads start..stop-1."""
-        return [self.message(str(number)) for number in range(start, stop)]
+    def messages(self, start: int, stop: int, *, lanes: int = 0) -> list[Outgoing]:
+        """Return messages with the payloads start..stop-1, all in one lane or spread over `lanes`."""
+        return [self.message(str(number), lane=number % lanes if lanes else 7) for number in range(start, stop)]
 
     async def send(self, broker: Broker, messages: list[Outgoing]) -> None:
         """Publish all at once and wait until each is stored."""

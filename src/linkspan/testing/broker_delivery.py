@@ -72,14 +72,14 @@ class DeliveryScenarios:
             assert one.data == two.data == numbers(0, 20)
 
     async def test_group_members_split(self: Suite) -> None:
-        """Two instances of a group share the messages, none goes to both."""
+        """Two instances of a group share the lanes, no message goes to both."""
         async with self.case() as case:
             first, second, one, two = await case.broker("g"), await case.broker("g"), Collector(ack=True), Collector(ack=True)
             one.shares_with(two)
             await first.subscribe(case.topic, "g", one, prefetch=5)
             await second.subscribe(case.topic, "g", two, prefetch=5)
 
-            await case.send(first, case.messages(0, 200))
+            await case.send(first, case.messages(0, 200, lanes=64))
 
             await one.until(lambda: len(one.data) + len(two.data) >= 200, "200 deliveries to both")
             assert sorted(one.data + two.data) == sorted(numbers(0, 200))

@@ -131,9 +131,9 @@ class OutageScenarios:
             await got.count(30)
             assert got.data[10:30] == numbers(0, 20)
 
-    @needs("restart", "dedupe")
+    @needs("restart")
     async def test_restart_loses_nothing_confirmed(self: Suite) -> None:
-        """Killed twice under load: every message that a relay sent is stored once; first arrivals are in stream order."""
+        """Killed twice under load: every message that a relay sent is stored (once, where ids are remembered), in the order of arrival."""
         async with self.case() as case:
             publisher, consumer, got = await case.broker("g"), await case.broker("g"), Collector(ack=True)
             await consumer.subscribe(case.topic, "g", got, prefetch=32)
@@ -146,9 +146,9 @@ class OutageScenarios:
             await got.all_of(set(numbers(0, 600)))
             fresh, stored = await case.broker("check"), Collector(ack=True)
             await fresh.subscribe(case.topic, "check", stored, prefetch=100)
-            await stored.count(600)
-            assert sorted(stored.data) == sorted(numbers(0, 600))
-            assert got.first_seen() == stored.data
+            await stored.all_of(set(numbers(0, 600)))
+            assert got.first_seen() == stored.first_seen()
+            assert len(stored.data) == 600 or not self.capabilities.dedupe  # noqa: PLR2004 - as many as were sent
 
     @needs("restart")
     async def test_late_settling_after_restart_is_harmless(self: Suite) -> None:
