@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from linkspan.brokers import broker_for
+from linkspan.brokers import broker_for, check_address
 from linkspan.client import Caller, Client, check_addresses
 from linkspan.entrances import Entrances
 from linkspan.errors import SetupError
@@ -63,7 +63,7 @@ class App:
 
     Args:
         services: The services; each gets a database of its own.
-        broker: `nats://host:port`, or `memory://` (LINKSPAN_BROKER). Default: an embedded NATS server in the data directory.
+        broker: `nats://host:port,host:port`, or `memory://` (LINKSPAN_BROKER). Default: an embedded NATS server in the data directory.
         store: The template of database URLs (LINKSPAN_STORE), default `sqlite:///<data>/{service}.db`.
         http: `host:port` of the direct path (LINKSPAN_HTTP), default `127.0.0.1:8080`; port 0 takes a free one.
         tls: Certificate, key and CAs (LINKSPAN_TLS_CERT, _KEY, _CLIENT_CA, _CA); with a certificate the direct path is https.
@@ -163,12 +163,8 @@ class App:
             raise SetupError(f"The services {shared} would share a store: put {{service}} into it, or name it in each Service.")
 
     def _check_broker(self) -> None:
-        given = self._broker_given
-        try:
-            if isinstance(given, str):
-                _ = urlsplit(given).port
-        except ValueError as error:  # its text has no password
-            raise SetupError(f"The broker's address (LINKSPAN_BROKER) cannot be read: {error}. Write nats://host:port.") from error
+        if isinstance(self._broker_given, str):
+            check_address(self._broker_given)
 
     def variant(self, *more: Service, inner: Sequence[Middleware] = (), **settings: Any) -> App:
         """Return an app of the same services, and of `more`, with other settings and with middleware inside the present one's."""

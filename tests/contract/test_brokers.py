@@ -8,15 +8,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import pytest
 from nats.aio.client import Client
 
+from linkspan.brokers import broker_for
 from linkspan.brokers.memory import MemoryBroker, MemoryLog
 from linkspan.brokers.nats import NatsBroker
 from linkspan.testing.broker_contract import BrokerContract, Capabilities
+from tests.integration.nats_cluster import NatsCluster
 from tests.integration.nats_runner import NatsRunner
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Generator
 
     from linkspan.ports import Broker, Runtime
 
@@ -104,8 +107,44 @@ class TestNatsPublicApi(TestNats):
     hot_path = False
 
 
+class TestNatsCluster(TestNats):
+    """Three servers that are killed and come back together; streams have three replicas."""
+
+    cluster: ClassVar[NatsCluster | None] = None
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def servers(cls, tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+        """Keep one cluster up for all scenarios, each of which has a topic of its own."""
+        cluster = NatsCluster(tmp_path_factory.mktemp("cluster"))
+        cls.cluster = cluster
+        yield
+        cluster.kill()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncGenerator[None]:
+        await self.all().start()
+        yield
+
+    def all(self) -> NatsCluster:
+        assert self.cluster is not None
+        return self.cluster
+
+    def make_broker(self, runtime: Runtime) -> Broker:
+        return broker_for(self.all().url, runtime)
+
+    async def stop_server(self) -> None:
+        self.all().kill()
+
+    async def start_server(self) -> None:
+        await self.all().start()
+
+    async def _client(self) -> Client:
+        return await self.all().connected()
+
+
 def test_every_scenario_has_a_guarantee_and_few_are_skipped() -> None:
-    table = {suite.__name__: suite.table() for suite in (TestMemory, TestNats, TestNatsPublicApi)}
+    table = {suite.__name__: suite.table() for suite in (TestMemory, TestNats, TestNatsPublicApi, TestNatsCluster)}
     skipped = {f"{suite}.{name}" for suite, rows in table.items() for name, text in rows.items() if text.startswith("not run")}
 
     assert min(len(rows) for rows in table.values()) >= 30

@@ -18,15 +18,22 @@ jetstream {{ store_dir: "{directory}/js", sync_interval: {sync}, max_mem: 16MB }
 """
 
 
+def free_port() -> int:
+    """Return a port of loopback that nobody has at present."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 class NatsRunner:
     """One server process; loopback, a port that stays the same over restarts."""
 
     user, password = "u", "secret"
 
     def __init__(self, directory: Path, *, sync: str = "always", more: str = "") -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
+        self.name = f"t{self.port}"
         self.url = f"nats://127.0.0.1:{self.port}"
         self.directory = directory
         (directory / "server.conf").write_text(CONFIG.format(port=self.port, directory=directory, sync=sync) + more)
@@ -55,6 +62,11 @@ class NatsRunner:
 
     async def __aexit__(self, *_: object) -> None:
         self.kill()
+
+    def signal_kill(self) -> None:
+        """SIGKILL, without waiting: for several at once."""
+        if self.process is not None:
+            self.process.kill()
 
     def kill(self) -> None:
         """SIGKILL, and wait until the kernel has closed its sockets."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from linkspan.brokers.nats_address import NatsAddress
 from linkspan.errors import SetupError
 
 if TYPE_CHECKING:
@@ -12,7 +13,17 @@ if TYPE_CHECKING:
 
     from linkspan.ports import Broker, Runtime
 
-__all__ = ["broker_for"]
+__all__ = ["broker_for", "check_address"]
+
+
+def check_address(url: str) -> None:
+    """Refuse an address that cannot be read, before anything is opened. Raises `SetupError` without a password in its text."""
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError as error:
+        raise SetupError(f"The broker's address (LINKSPAN_BROKER) cannot be read: {error}. Write nats://host:port.") from error
+    if scheme in {"nats", "tls"}:
+        NatsAddress.parse(url)
 
 
 def broker_for(url: str, runtime: Runtime, *, user: str = "", password: str = "", options: Mapping[str, Any] | None = None) -> Broker:
@@ -21,9 +32,9 @@ def broker_for(url: str, runtime: Runtime, *, user: str = "", password: str = ""
     if parts.scheme in {"nats", "tls"}:
         from linkspan.brokers.nats import NatsBroker  # noqa: PLC0415 - the client library loads where it is used
 
-        user, password = user or unquote(parts.username or ""), password or unquote(parts.password or "")
-        plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, parts.fragment))
-        return NatsBroker(plain, runtime=runtime, user=user, password=password, options=options)
+        there = NatsAddress.parse(url)
+        user, password = user or there.user, password or there.password
+        return NatsBroker(there.servers, runtime=runtime, user=user, password=password, options={**there.options, **(options or {})})
     if parts.scheme in {"kafka", "kafkas"}:
         try:
             from linkspan.brokers.kafka import KafkaBroker  # noqa: PLC0415 - the client library loads where it is used

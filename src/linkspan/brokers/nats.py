@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from linkspan.brokers import nats_hotpath
-from linkspan.brokers.nats_admin import Admin
+from linkspan.brokers.nats_admin import Admin, leader_of_consumer, leader_of_stream
 from linkspan.brokers.nats_answers import refusal
 from linkspan.brokers.nats_attest import attest, check_server
 from linkspan.brokers.nats_consumer import LaneSubscription, PullSubscription
@@ -62,17 +62,17 @@ async def _shut(client: Client) -> None:
 
 
 class NatsBroker:
-    """A broker on NATS JetStream, server 2.15 or newer.
+    """A broker on NATS JetStream, server 2.15 or newer: one server, or several addresses of one cluster.
 
-    `options` go to nats-py's `connect` (TLS, `user_credentials`, `nkeys_seed`, ...) except for our own: `replicas` of new streams,
-    `publish_timeout` in seconds, `ack_wait` in seconds (on a server of ours: existing consumers get it), `sync_interval` ("always"
-    where the server's configuration is ours, for `attest`), `monitoring`
-    (its HTTP address, for `attest`), `any_server_version` (accept one older than 2.15).
+    `options` go to nats-py's `connect` (TLS, `user_credentials`, `nkeys_seed`, ...) except for our own: `replicas` of new streams
+    (default: 3 in a cluster, else 1), `publish_timeout` in seconds, `ack_wait` in seconds (on a server of ours: existing consumers
+    get it), `sync_interval` ("always" where the server's configuration is ours, for `attest`), `monitoring` (its HTTP address, for
+    `attest`), `any_server_version` (accept one older than 2.15).
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         *,
         runtime: Runtime,
         user: str = "",
@@ -84,7 +84,7 @@ class NatsBroker:
         self.runtime = runtime
         self.settings: dict[str, Any] = {name: given.pop(name) for name in _OURS if name in given}
         self._connect: dict[str, Any] = {
-            "servers": url,
+            "servers": url if isinstance(url, str) else list(url),
             "name": "linkspan",
             "reconnect_time_wait": 0.1,
             "connect_timeout": 2,
@@ -100,6 +100,7 @@ class NatsBroker:
         self._admin: Admin | None = None
         self._subscriptions: list[PullSubscription] = []
         self._topics: set[str] = set()
+        self._heeded: set[str] = set()  # advisories that are listened to
         self._subjects: dict[tuple[str, str, int], bytes] = {}
         self._revival: asyncio.Task[None] | None = None
         self._last_error = ""
@@ -183,6 +184,8 @@ class NatsBroker:
             link = self._make_link(client)
             inbox = client.new_inbox()
             await link.listen(f"{inbox}.*", self._on_puback)
+            for subject in self._heeded:
+                await link.listen(subject, self._on_leader)
             await client.flush()
         except BaseException:
             await _shut(client)
@@ -190,7 +193,7 @@ class NatsBroker:
         self._inbox = inbox.encode() + b"."
         self._max_payload = client.max_payload
         self._admin = Admin(
-            client, self.runtime.clock, replicas=int(self.settings.get("replicas", 1)), ack_wait=self.settings.get("ack_wait")
+            client, self.runtime.clock, replicas=int(self.settings.get("replicas", 0)), ack_wait=self.settings.get("ack_wait")
         )
         self._client, self._wire = client, link
         self._link = link if client.is_connected else None
@@ -288,6 +291,33 @@ class NatsBroker:
         for subscription in self._subscriptions:
             subscription.restart("the connection is back")
 
+    # --- leaders of a cluster -----------------------------------------------------------------------
+
+    async def heed(self, subject: str) -> None:
+        """Listen for an advisory that another server leads a stream or a consumer; what it was asked before may be lost."""
+        link = self._link
+        if subject not in self._heeded and link is not None:
+            self._heeded.add(subject)
+            await link.listen(subject, self._on_leader)
+
+    def _on_leader(self, subject: bytes, _reply: bytes, _raw: bytes, _data: bytes) -> None:
+        """Ask the new leader: publishes fail at once instead of by time-out, subscriptions start again."""
+        advisory = subject.decode()
+        for topic in {topic for _, topic in self._pending.values()}:
+            if advisory == leader_of_stream(topic):
+                self._doubt(topic)
+        for subscription in list(self._subscriptions):
+            if advisory == leader_of_consumer(subscription.topic, subscription.consumer):
+                subscription.follow()
+
+    def _doubt(self, topic: str) -> None:
+        """Fail the publishes to a topic whose leader changed: the old one may have taken them with it."""
+        for token in [token for token, (_, asked) in self._pending.items() if asked == topic]:
+            future, _ = self._pending.pop(token)
+            if not future.done():
+                text = f"Another server leads topic '{topic}' now: send the message again with the same id."
+                future.set_exception(Error(Code.UNAVAILABLE, text))
+
     def forget(self, subscription: PullSubscription) -> None:
         """Restart a subscription no more."""
         if subscription in self._subscriptions:
@@ -301,6 +331,8 @@ class NatsBroker:
         for topic in topics:
             drifts += await admin.declare_stream(topic)
             self._topics.add(topic)
+            if admin.clustered:
+                await self.heed(leader_of_stream(topic))
         for topic, group in groups:
             drifts += await (admin.declare_lanes(topic, group, range(LANES)) if lanes else admin.declare_consumer(topic, group))
             self._topics.add(topic)

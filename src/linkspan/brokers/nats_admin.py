@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from linkspan.ports import Clock
 
-__all__ = ["Admin", "consumer_of", "lane_consumer", "stream_of"]
+__all__ = [
+    "Admin",
+    "RefusedError",
+    "clustered",
+    "consumer_of",
+    "lane_consumer",
+    "leader_of_consumer",
+    "leader_of_stream",
+    "stream_of",
+]
 
 ACK_WAIT = 30.0
 """Seconds until JetStream hands an unsettled message over again; `beat` starts them anew."""
@@ -28,7 +37,11 @@ ACK_WAIT = 30.0
 MAX_ACK_PENDING = 65_536
 """Most unsettled messages of a group over all its instances; each instance's bound is its prefetch."""
 
+IN_CLUSTER = 3
+"""Replicas of a stream in a cluster, unless told otherwise: it lives on while any two of their servers do."""
+
 _STREAM_MISSING, _CONSUMER_MISSING = 10059, 10014
+_NO_CLUSTER, _TOO_FEW_SERVERS, _BUSY = 10074, {10005, 10023}, 503
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _STALE_TRIES, _STALE_WAIT = 6, 0.02
 
@@ -48,16 +61,44 @@ def lane_consumer(group: str, lane: int) -> str:
     return f"{consumer_of(group)}={lane}"
 
 
+def leader_of_stream(topic: str) -> str:
+    """Return the subject on which JetStream says that another server of the cluster leads a topic's stream."""
+    return f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream_of(topic)}"
+
+
+def leader_of_consumer(topic: str, consumer: str = "*") -> str:
+    """Return the subject on which JetStream says that another server of the cluster leads a consumer, or any of a topic's."""
+    return f"$JS.EVENT.ADVISORY.CONSUMER.LEADER_ELECTED.{stream_of(topic)}.{consumer}"
+
+
 def _plain(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise SetupError(f"The {what} '{name}' cannot be named in NATS: use letters, digits, '_', '-' and single dots.")
     return name.replace(".", "_")
 
 
+class RefusedError(Error):
+    """The server's answer to a request that it did not do: NOT_FOUND, UNAVAILABLE where nobody leads, else FAILED_PRECONDITION."""
+
+    def __init__(self, path: str, problem: Mapping[str, Any]) -> None:
+        self.reason = int(problem.get("err_code") or 0)
+        self.status = int(problem.get("code") or 0)
+        self.description = str(problem.get("description", ""))
+        missing = self.reason in {_STREAM_MISSING, _CONSUMER_MISSING}
+        code = Code.NOT_FOUND if missing else Code.UNAVAILABLE if self.status == _BUSY else Code.FAILED_PRECONDITION
+        super().__init__(code, f"The NATS server refused '{path}' ({self.description}): declare it first, or check its settings.")
+
+
+def clustered(info: Mapping[str, Any]) -> bool:
+    """Tell from a stream's state whether its server is one of a cluster."""
+    cluster: Mapping[str, Any] = info.get("cluster") or {}
+    return bool(cluster.get("name"))
+
+
 class Admin:
     """JetStream's API by requests on one connection."""
 
-    def __init__(self, client: Client, clock: Clock, *, replicas: int = 1, ack_wait: float | None = None, timeout: float = 5.0) -> None:
+    def __init__(self, client: Client, clock: Clock, *, replicas: int = 0, ack_wait: float | None = None, timeout: float = 5.0) -> None:
         self._client = client
         self._clock = clock
         self._replicas = replicas
@@ -66,6 +107,7 @@ class Admin:
         self._calls: dict[asyncio.Task[Msg], str] = {}
         self._closed = False
         self._denied: set[str] = set()
+        self.clustered = False  # as far as answers have told
 
     def close(self) -> None:
         """Fail the requests on their way with UNAVAILABLE."""
@@ -96,21 +138,38 @@ class Admin:
             "retention": "limits",
             "storage": "file",
             "discard": "new",
-            "num_replicas": self._replicas,
+            "num_replicas": self._replicas or IN_CLUSTER,
             "allow_atomic": True,
             "duplicate_window": 120_000_000_000,
             **(more or {}),
         }
         try:
-            found = await self.stream(topic)
+            found = await self.stream_state(topic)
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise
             if not create:
                 return [_missing(f"stream '{name}'")]
-            await self._create(f"STREAM.CREATE.{name}", wanted, f"The stream of topic '{topic}'")
+            await self._create_stream(topic, wanted)
             return []
-        return _compare(f"stream '{name}'", wanted, found)
+        if not (self._replicas or clustered(found)):
+            wanted["num_replicas"] = 1
+        return _compare(f"stream '{name}'", wanted, found["config"])
+
+    async def _create_stream(self, topic: str, wanted: dict[str, Any]) -> None:
+        """Create it with as many replicas as were asked for, else with three in a cluster and one without."""
+        path, what = f"STREAM.CREATE.{wanted['name']}", f"The stream of topic '{topic}'"
+        try:
+            await self._create(path, wanted, what)
+        except RefusedError as error:
+            if error.reason == _NO_CLUSTER and not self._replicas:
+                await self._create(path, wanted | {"num_replicas": 1}, what)
+            elif error.reason in _TOO_FEW_SERVERS and error.status != _BUSY:
+                count = wanted["num_replicas"]
+                text = f"{what} cannot have {count} replicas ({error.description}): run {count} servers with JetStream"
+                raise SetupError(f"{text} in the cluster, or end the broker's address with '?replicas=1'.") from error
+            else:
+                raise
 
     async def declare_lanes(self, topic: str, group: str, lanes: Iterable[int], *, create: bool = True) -> list[Drift]:
         """Create a consumer per lane; where the group had one for all, each lane goes on where that stands."""
@@ -182,20 +241,28 @@ class Admin:
 
     async def stream(self, topic: str) -> dict[str, Any]:
         """Return a topic's stream settings. Raises `Error(NOT_FOUND)`."""
-        found: dict[str, Any] = (await self.request(f"STREAM.INFO.{stream_of(topic)}"))["config"]
+        found: dict[str, Any] = (await self.stream_state(topic))["config"]
         return found
 
-    async def reset(self, stream: str, consumer: str) -> None:
+    async def stream_state(self, topic: str) -> dict[str, Any]:
+        """Return a topic's stream with its state and cluster. Raises `Error(NOT_FOUND)`."""
+        return await self.request(f"STREAM.INFO.{stream_of(topic)}")
+
+    async def reset(self, stream: str, consumer: str) -> bool:
         """Move a consumer back to its ack floor, once the pulls of a connection that has just died are gone.
+
+        Returns whether it is one of a cluster, where its leader may change.
 
         They survive a reset and would take messages to nobody. Other live instances of the group have pulls too, so the wait is short.
         """
+        info: dict[str, Any] = {}
         for _ in range(_STALE_TRIES):
             info = await self.request(f"CONSUMER.INFO.{stream}.{consumer}")  # a reset of a missing consumer gets no answer at all
             if not info.get("num_waiting"):
                 break
             await self._clock.sleep(_STALE_WAIT)
         await self.request(f"CONSUMER.RESET.{stream}.{consumer}")
+        return clustered(info)
 
     async def _call(self, subject: str, payload: bytes) -> Msg:
         call = asyncio.get_running_loop().create_task(self._client.request(subject, payload, timeout=self._timeout))
@@ -223,12 +290,11 @@ class Admin:
         except (TimeoutError, NatsError, OSError) as error:
             raise Error(Code.UNAVAILABLE, f"The NATS server did not answer ({type(error).__name__}): try again.") from error
         result: dict[str, Any] = json.loads(answer.data)
+        self.clustered = self.clustered or clustered(result)
         problem = result.get("error")
         if problem is None:
             return result
-        missing = problem.get("err_code") in {_STREAM_MISSING, _CONSUMER_MISSING}
-        code = Code.NOT_FOUND if missing else Code.UNAVAILABLE if problem.get("code") == 503 else Code.FAILED_PRECONDITION  # noqa: PLR2004 - as in HTTP
-        raise Error(code, f"The NATS server refused '{path}' ({problem.get('description')}): declare it first, or check its settings.")
+        raise RefusedError(path, problem)
 
 
 def _missing(what: str) -> Drift:

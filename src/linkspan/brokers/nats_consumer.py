@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 from nats.errors import Error as NatsError
 
-from linkspan.brokers.nats_admin import consumer_of, lane_consumer, stream_of
+from linkspan.brokers.nats_admin import consumer_of, lane_consumer, leader_of_consumer, stream_of
 from linkspan.errors import Code, Error
 from linkspan.ports import STILL
 
@@ -68,6 +68,10 @@ class Channel(Protocol):
 
     def inbox(self) -> str:
         """Return a new inbox subject."""
+        ...
+
+    async def heed(self, subject: str) -> None:
+        """Start subscriptions again when this advisory says that another server leads them."""
         ...
 
     def forget(self, subscription: PullSubscription) -> None:
@@ -248,6 +252,13 @@ class PullSubscription:
         await self._begin()
         self._timer = self.runtime.clock.call_later(HEARTBEAT, self._check)
 
+    def follow(self) -> None:
+        """Begin a new generation at the server that leads from now on; what the last one was asked for gets no answer."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self.restart("another server leads it")
+
     def restart(self, reason: str) -> None:
         """Begin a new generation as soon as the server can."""
         if self._stopped:
@@ -307,7 +318,8 @@ class PullSubscription:
         generation = Generation(self, link, self._channel.inbox())
         try:
             generation.listener = await link.listen(f"{generation.inbox}.*", generation.receive)
-            await self._channel.admin.reset(stream_of(self.topic), self.consumer)
+            if await self._channel.admin.reset(stream_of(self.topic), self.consumer):
+                await self._channel.heed(leader_of_consumer(self.topic))
         except NatsError as error:
             await generation.listener.close()
             text = f"The connection was lost while group '{self.group}' started ({type(error).__name__}): subscribe again."
