@@ -20,7 +20,7 @@ from linkspan.brokers.nats_admin import Admin, leader_of_consumer, leader_of_str
 from linkspan.brokers.nats_answers import refusal
 from linkspan.brokers.nats_attest import attest, check_server
 from linkspan.brokers.nats_consumer import LaneSubscription, PullSubscription
-from linkspan.brokers.nats_link import PublicLink
+from linkspan.brokers.nats_link import PublicLink, shut
 from linkspan.brokers.nats_tap import NatsTap
 from linkspan.envelope import LANES, encode_value
 from linkspan.errors import Code, Error, SetupError
@@ -51,14 +51,6 @@ _AUTHORIZATION = "authorization"
 _DENIED = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 # A server that refuses a login closes at once, and the reset can overtake its reason: more than one try to hear it.
 FIRST_ATTEMPTS = 3
-
-
-async def _shut(client: Client) -> None:
-    """Close a client whatever state its socket is in."""
-    try:
-        await client.close()
-    except (NatsError, OSError, RuntimeError) as error:  # uvloop: RuntimeError for a handle that is gone
-        logger.info("nats connection not closed in order", extra={"reason": type(error).__name__})
 
 
 class NatsBroker:
@@ -169,7 +161,7 @@ class NatsBroker:
                 closed_cb=closed,
             )
         except asyncio.CancelledError:
-            await _shut(client)
+            await shut(client)
             raise
         except TypeError as error:
             raise SetupError(f"The NATS options are not understood ({error}): give what nats-py's connect takes.") from error
@@ -188,7 +180,7 @@ class NatsBroker:
                 await link.listen(subject, self._on_leader)
             await client.flush()
         except BaseException:
-            await _shut(client)
+            await shut(client)
             raise
         self._inbox = inbox.encode() + b"."
         self._max_payload = client.max_payload
@@ -227,7 +219,7 @@ class NatsBroker:
         self._subscriptions.clear()
         self.admin.close()
         self._fail("The broker was closed: open it again, then send the message again with the same id.")
-        await _shut(client)
+        await shut(client)
 
     async def _on_error(self, error: Exception) -> None:
         reason = str(error) or type(error).__name__
@@ -256,7 +248,7 @@ class NatsBroker:
             self._revival = asyncio.get_running_loop().create_task(self._replace(client), name="linkspan nats give up")
 
     async def _replace(self, client: Client) -> None:
-        await _shut(client)
+        await shut(client)
         if client is self._client and self._link is None:
             await self._revive()
 

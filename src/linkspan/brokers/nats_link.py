@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
-__all__ = ["Link", "Listener", "PublicLink", "Receive"]
+__all__ = ["Link", "Listener", "PublicLink", "Receive", "shut"]
 
 logger = logging.getLogger("linkspan.nats")
 
@@ -175,3 +175,11 @@ def _raw(fields: dict[str, str] | None) -> bytes:
     lines = [f"NATS/1.0 {status} {fields.get('Description', '')}\r\n" if status else "NATS/1.0\r\n"]
     lines += [f"{name}: {value}\r\n" for name, value in fields.items() if not status or name not in {"Status", "Description"}]
     return ("".join(lines) + "\r\n").encode("utf-8", "replace")
+
+
+async def shut(client: Client) -> None:
+    """Close a client whatever state its socket is in."""
+    try:
+        await client.close()
+    except (NatsError, OSError, RuntimeError) as error:  # uvloop: RuntimeError for a handle that is gone
+        logger.info("nats connection not closed in order", extra={"reason": type(error).__name__})
