@@ -31,6 +31,7 @@ from linkspan.stores import open_store
 from linkspan.transport.grpc_address import check_installed
 from linkspan.transport.tls import Tls
 from linkspan.transport.web import Web
+from linkspan.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
@@ -122,6 +123,7 @@ class App:
         self._relays: dict[str, Relay] = {}
         self.timetables: list[Timetable] = []
         self.readiness = Readiness()
+        self._turns = Turns()
         self._entrances = Entrances(self.runtime, self._places, self.readiness, web=web or Web.from_environment(), tls=self.tls)
         self.broker: Broker | None = None
         self.embedded: EmbeddedServer | None = None
@@ -312,6 +314,7 @@ class App:
             broker=self.broker,
             caller=self._caller,
             middleware=self._middleware,
+            turns=self._turns,
             retention=max(each.retention for each in self._sharing(service)),
         )
         if service.lifespan is not None:

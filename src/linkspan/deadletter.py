@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from linkspan.desk import attempted, forgotten, stack_of
-from linkspan.errors import Code, Error
-from linkspan.parking import after_failure, counted, new_letter, spent
+from linkspan.errors import Error
+from linkspan.parking import after_failure, blamed, buried, ended_process, new_letter, spent, suspected
 from linkspan.ports import Letter, LetterState, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from linkspan.consumer import Consumer
     from linkspan.context import Home
     from linkspan.limits import Limits
-    from linkspan.ports import Store, Timer, Unit
+    from linkspan.ports import Store, Timer, Unit, Value
+    from linkspan.turns import Turns
     from linkspan.work import Work
 
 __all__ = ["Holding"]
@@ -57,10 +58,12 @@ class _Key:
 class Holding:
     """Holds one service's failing messages."""
 
-    def __init__(self, home: Home, store: Store, limits: Limits) -> None:
+    def __init__(self, home: Home, store: Store, limits: Limits, turns: Turns) -> None:
         self._home = home
         self._store = store
         self._limits = limits
+        self._turns = turns
+        self._wary = False
         self._clock = home.runtime.clock
         self._consumers: dict[str, Consumer] = {}
         self._keys: dict[tuple[str, str], _Key] = {}
@@ -77,6 +80,7 @@ class Holding:
         for topic, key in await self._store.held_keys():
             if topic.startswith(self._place("")):
                 self._keys[topic.removeprefix(self._place("")), key] = _Key()
+        self._wary = self._store.crashed
         self._timer = self._clock.call_later(0.0, self._tick)
 
     async def aclose(self) -> None:
@@ -191,11 +195,13 @@ class Holding:
                 key = self._keys.get((topic, name))
                 if key and (self._place(topic), name) not in there and key.version == version and not key.pending and not key.running:
                     del self._keys[topic, name]
-            for letter in await self._store.heads(self._clock.now(), AT_ONCE):
+            heads = await self._store.heads(self._clock.now(), AT_ONCE)
+            for letter in heads:
                 place = (letter.topic.removeprefix(self._place("")), letter.key)
                 key = self._keys.get(place)
                 if key is not None and key.version == versions.get(place):
                     self._start(letter)
+            self._wary = self._wary and len(heads) == AT_ONCE  # all that was being handled when the last process died has been seen
         except Error as error:
             _log.warning("Looking for due letters failed; will try again.", extra={"service": self._home.name, "code": error.code.value})
         self._next_tick()
@@ -212,27 +218,43 @@ class Holding:
         limits = consumer.limits(letter.type)
         self._home.runtime.reached("letter.run.before")
         if letter.state is LetterState.PARKED and spent(letter, limits):
-            self._change(replace(letter, state=LetterState.DEAD), partial(self._buried, key))
-        elif letter.state is LetterState.WAITING and not consumer.careful:
-            consumer.run_letter(letter, partial(self._ran, topic, key))
+            dead = buried(letter, self._clock.now())
+            self._change(dead, partial(self._buried, key), attempted(dead, "") if ended_process(dead) else ())
         else:
-            # A failure is stored before the run: a message that ends its process is counted too, and does not do so for ever.
-            error = Error(Code.UNKNOWN, "Its process ended while it was being handled.")
-            more = counted(letter, limits.inline, error, limits=limits, now=self._clock.now())
-            self._change(more, partial(self._counted_before, consumer, letter, key))
+            wary = self._wary or consumer.careful or letter.state is not LetterState.WAITING
+            self._turns.enter(partial(self._run, consumer, letter, key, wary=wary), alone=ended_process(letter))
         return True
 
-    def _change(self, letter: Letter, settled: Callable[[Unit], None]) -> None:
+    def _run(self, consumer: Consumer, letter: Letter, key: _Key, *, wary: bool) -> None:
+        """Handle a letter whose turn it is.
+
+        What will be true if it ends its process is stored before: among others a suspicion, alone a whole round of its tries.
+        """
+        now, limits = self._clock.now(), consumer.limits(letter.type)
+        noted = partial(self._noted, consumer, letter, key)
+        if self._closed:
+            key.running = False
+            self._turns.leave()
+        elif ended_process(letter):
+            self._change(blamed(letter, limits=limits, now=now), noted, attempted(letter, ""))
+        elif wary:
+            self._change(suspected(letter, now), noted)
+        else:
+            consumer.run_letter(letter, partial(self._ran, consumer.topic, key))
+
+    def _change(self, letter: Letter, settled: Callable[[Unit], None], more: Sequence[tuple[str, Sequence[Value]]] = ()) -> None:
         unit = self._home.unit()
         unit.settled = settled
+        unit.statements += more
         self._store.update_letter(unit, letter)
         self._home.runtime.reached("letter.count.before")
         self._store.submit(unit)
 
-    def _counted_before(self, consumer: Consumer, letter: Letter, key: _Key, unit: Unit) -> None:
+    def _noted(self, consumer: Consumer, letter: Letter, key: _Key, unit: Unit) -> None:
         self._home.runtime.reached("letter.count.after")
         if unit.outcome is Outcome.FAILED:
             key.running = False
+            self._turns.leave()
         else:
             consumer.run_letter(letter, partial(self._ran, consumer.topic, key))
 
@@ -248,6 +270,7 @@ class Holding:
         key.running = False
         key.version += 1
         key.runs += 1
+        self._turns.leave()
         self._home.runtime.reached("letter.run.after")
         if not key.stuck and not self._closed:
             self._spawn(self._advance(topic, work.key, key))

@@ -7,14 +7,24 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from linkspan.desk import stack_of
+from linkspan.errors import Code, Error
 from linkspan.ports import Letter, LetterState
 
 if TYPE_CHECKING:
-    from linkspan.errors import Error
     from linkspan.limits import Limits
     from linkspan.work import Work
 
-__all__ = ["after_failure", "counted", "new_letter", "spent"]
+__all__ = ["after_failure", "blamed", "buried", "counted", "ended_process", "new_letter", "spent", "suspected"]
+
+ENDED = "Its process ended "
+"""How the error of a letter begins that was being handled when its process died."""
+TOGETHER = f"{ENDED}while it and others were being handled."
+ALONE = f"{ENDED}while it alone was being handled."
+EACH_TIME = f"{ENDED}each time that it was handled: find what ends it (memory, native code, a kill) before you redrive it."
+
+
+class ProcessEndedError(Exception):
+    """What happened to a process; never raised, it gives the letters that it names a fingerprint of their own."""
 
 
 def new_letter(place: str, work: Work, state: LetterState, error: Error | None, *, limits: Limits, now: float) -> Letter:
@@ -62,6 +72,38 @@ def counted(before: Letter, tries: int, error: Error | None, *, limits: Limits, 
     pauses = limits.parked
     letter.due = now + pauses[min(_rounds(letter, limits), len(pauses)) - 1] if pauses else now
     return letter
+
+
+def ended_process(letter: Letter) -> bool:
+    """Tell whether a process ended while this letter was being handled; others may have been under way with it."""
+    return letter.error.startswith(ENDED)
+
+
+def suspected(before: Letter, now: float) -> Letter:
+    """Return what is true of a letter if its process ends in the run that begins now, among others: it may have been another's fault."""
+    letter = replace(before)
+    letter.first_failed = letter.first_failed or now
+    note(letter, _ended(TOGETHER), now)
+    return letter
+
+
+def blamed(before: Letter, *, limits: Limits, now: float) -> Letter:
+    """Return what is true of a letter if its process ends in the run that begins now, alone: it counts as a whole round of tries."""
+    return counted(before, limits.inline, _ended(ALONE), limits=limits, now=now)
+
+
+def buried(before: Letter, now: float) -> Letter:
+    """Return the dead letter of a message whose process has ended in its last try."""
+    letter = replace(before, state=LetterState.DEAD)
+    if ended_process(letter):
+        note(letter, _ended(EACH_TIME), now)
+    return letter
+
+
+def _ended(text: str) -> Error:
+    error = Error(Code.UNKNOWN, text)
+    error.__cause__ = ProcessEndedError()
+    return error
 
 
 def _rounds(letter: Letter, limits: Limits) -> int:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from linkspan.service import Handled, Service
     from linkspan.streaming import Emit
     from linkspan.transport.endpoint import Inbound
+    from linkspan.turns import Turns
     from linkspan.when import When
 
 __all__ = ["RunningService", "ServiceTransaction"]
@@ -65,6 +66,7 @@ class RunningService:
         caller: Caller,
         middleware: Sequence[Middleware],
         retention: float,
+        turns: Turns,
     ) -> None:
         self.declared = service
         self.name = service.name
@@ -80,7 +82,7 @@ class RunningService:
         self._handlers: dict[str, Handler] = {}
         self._retention = retention
         self._cleaning: asyncio.Task[None] | None = None
-        self.holding = Holding(self, store, service.limits)
+        self.holding = Holding(self, store, service.limits, turns)
         self.mover = Mover(service.outbox, self.name, relay, runtime, self._submit) if service.outbox is not None else None
         self.consumers = [self._consumer(topic, bindings) for topic, bindings in self._topics().items()]
         self.groups = [(consumer.topic, self.name) for consumer in self.consumers]

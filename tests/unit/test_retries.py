@@ -27,7 +27,9 @@ async def quiet(run: System) -> None:
         looks += 1
         if looks % 200 == 0:
             await run.clock.advance(0.01)  # what looks for letters may wait as long for a commit
-        return not mail.holding.busy and not any(work.started for each in mail.consumers for work in each.in_hand)
+        in_hand = [work for each in mail.consumers for work in each.in_hand]
+        resting = any(work.letter for work in in_hand) or not mail.holding.busy
+        return resting and not any(work.started for work in in_hand)
 
     await until(nothing, "quiet")
 
