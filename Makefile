@@ -120,6 +120,10 @@ kafka: $(VENV)/.dev-installed ## Run the broker suite and whole stories on Apach
 crash: $(VENV)/.dev-installed ## Die at every commit, publish and ack, restart, check the history
 	$(call suite,crash)
 
+.PHONY: simulation
+simulation: $(VENV)/.dev-installed ## Live through 200 histories of crashes and faults in simulated time
+	$(call suite,simulation)
+
 .PHONY: fuzz
 fuzz: $(VENV)/.fuzz-installed ## Feed hostile bytes to every decoder: ARGS="--minutes 120" for hours
 	$(BIN)/python -m fuzz $(ARGS)

@@ -28,7 +28,7 @@ CALLED_BY_LIBRARIES = frozenset({"data_received"})
 """Names that asyncio chose: it calls them on our protocols."""
 PAYLOAD = "data"
 """CloudEvents' word for a message's bytes: the one banned word that may stand alone."""
-MAKES_RUNTIMES = ("runtime.py", "testing/clock.py")
+MAKES_RUNTIMES = ("runtime.py", "testing/clock.py", "testing/simulation.py")
 
 
 @dataclass(frozen=True, slots=True)

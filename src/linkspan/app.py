@@ -131,6 +131,7 @@ class App:
         self.ack_wait = 30.0  # seconds until the embedded broker gives up on a reader; many where one may stand at a breakpoint
         self._caller: Caller | None = None
         self.started = asyncio.Event()
+        self.open_store = open_store  # simulated time puts its own in the place
         self.check()
 
     def check(self) -> None:
@@ -292,7 +293,7 @@ class App:
         url = self.store_url(service)
         store = self.stores.get(url)
         if store is None:
-            store = self.stores[url] = open_store(url, name=service.name, runtime=self.runtime)
+            store = self.stores[url] = self.open_store(url, name=service.name, runtime=self.runtime)
             await store.open()
             stack.push_async_callback(store.aclose)
             assert self.broker is not None  # noqa: S101 - opened before

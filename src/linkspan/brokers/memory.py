@@ -61,6 +61,14 @@ class MemoryBroker:
         self._members.clear()
         self.fail("The broker was closed: open it again, then send the message again with the same id.")
 
+    def cut(self) -> None:
+        """Lose the connection for good, as when its process is killed: nobody is told, nothing more is taken or delivered."""
+        self._open = False
+        self.log.brokers.discard(self)
+        for member in self._members:
+            if member in member.group.members:
+                member.group.members.remove(member)
+
     def fail(self, text: str) -> None:
         """Fail what is in flight."""
         for future in list(self._inflight):

@@ -143,6 +143,7 @@ class MemoryLog:
         self.up = True
         self.topics: dict[str, Topic] = {}
         self.brokers: set[Connection] = set()
+        self.soon: Callable[..., object] | None = None  # `call_soon` of a loop that outlives the connections', where those have several
 
     def stop(self) -> None:
         """Go down: publishes fail with UNAVAILABLE, nothing is delivered."""
@@ -175,7 +176,7 @@ class MemoryLog:
         for group in found.groups.values():
             if group.members and not group.pumping:
                 group.pumping = True
-                asyncio.get_running_loop().call_soon(_pump, found, group)
+                (self.soon or asyncio.get_running_loop().call_soon)(_pump, found, group)
 
 
 class MemoryDelivery:

@@ -47,6 +47,8 @@ class SqliteStore:
     migrations; reads, `redrive`, `discard` and `forget` work, `submit`, `begin` and `migrate` are refused.
     """
 
+    writer_kind: type[Writer] = Writer
+
     def __init__(self, path: Path, *, name: str, runtime: Runtime, exclusive: bool = True, limits: SqliteLimits | None = None) -> None:
         self.name = name
         self.path = path
@@ -54,7 +56,7 @@ class SqliteStore:
         self._exclusive = exclusive
         self._limits = limits or SqliteLimits()
         self._lock = FileLock(path)
-        self._writer = Writer(path, name, runtime, self._limits, self._settle)
+        self._writer = self.writer_kind(path, name, runtime, self._limits, self._settle)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Unit] = []
         self._sent: list[int] = []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from linkspan.ports import Outgoing, Unit, Value
-    from linkspan.stores.sqlite_writer import Row, Writer
+    from linkspan.stores.sqlite_writer import Queue, Row, Writer
 
     Statement: TypeAlias = tuple[str, Sequence[Value]]
 
@@ -47,7 +47,7 @@ class SqliteSession:
         self._recorded = list(unit.statements)
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[list[Row] | None] = self._loop.create_future()
-        self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
+        self._commands: Queue[_Command] = writer.new_queue()
         self._interruptible = Interruptible()
         self._over = False
         self._broken = False

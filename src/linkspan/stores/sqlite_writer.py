@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from linkspan.ports import Outgoing, Runtime, Unit, Value
 
-__all__ = ["FORMAT", "Batch", "Job", "Work", "Writer"]
+__all__ = ["FORMAT", "Batch", "Job", "Queue", "Work", "Writer"]
 
 FORMAT = 1
 """The version of what stored rows hold."""
@@ -41,8 +41,25 @@ _ROLLBACK_TO = "rollback to linkspan_session"
 _log = logging.getLogger("linkspan.store")
 
 T = TypeVar("T")
+V = TypeVar("V")
 W = TypeVar("W")
 Row = tuple[Any, ...]
+
+
+class Queue(Protocol[V]):
+    """What the writer needs of a queue: `queue.SimpleQueue` has it."""
+
+    def put(self, item: V) -> None:
+        """Add to the end."""
+        ...
+
+    def get(self, *, timeout: float | None = None) -> V:
+        """Take the first, or wait for it. Raises `queue.Empty` after `timeout` seconds."""
+        ...
+
+    def get_nowait(self) -> V:
+        """Take the first. Raises `queue.Empty`."""
+        ...
 
 
 class Work(Protocol):
@@ -117,7 +134,7 @@ class Writer:
         self.limits = limits
         self._settled = settled
         self._guard = Guard()
-        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._queue: Queue[Work | None] = self.new_queue()
         self._ahead: deque[Work | None] = deque()
         self._sequences = Sequences(limits.sequences)
         self._position = 0
@@ -135,7 +152,17 @@ class Writer:
         """Start the thread; its answers go to the running loop."""
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
-        threading.Thread(target=self._run, name=f"linkspan-store-{self.name}", daemon=True).start()
+        self.start_thread(self._run)
+
+    # Two seams for simulated time, where nothing runs in a thread.
+
+    def start_thread(self, run: Callable[[], None]) -> None:
+        """Run the writer's loop beside the event loop."""
+        threading.Thread(target=run, name=f"linkspan-store-{self.name}", daemon=True).start()
+
+    def new_queue(self) -> Queue[Any]:
+        """Return a queue from the event loop to the writer."""
+        return queue.SimpleQueue()
 
     def put(self, work: Work) -> None:
         """Queue work."""

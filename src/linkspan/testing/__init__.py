@@ -8,14 +8,16 @@ if TYPE_CHECKING:
     from linkspan.testing.clock import FakeClock, fake_runtime
     from linkspan.testing.crash import CrashPoint, Recorder, crash_at
     from linkspan.testing.run import Run, settled
+    from linkspan.testing.simulation import World
 
-__all__ = ["CrashPoint", "FakeClock", "Recorder", "Run", "crash_at", "fake_runtime", "settled"]
+__all__ = ["CrashPoint", "FakeClock", "Recorder", "Run", "World", "crash_at", "fake_runtime", "settled"]
 
 _LAZY = {
     "CrashPoint": "crash",
     "FakeClock": "clock",
     "Recorder": "crash",
     "Run": "run",
+    "World": "simulation",
     "crash_at": "crash",
     "fake_runtime": "clock",
     "settled": "run",

@@ -1,0 +1,43 @@
+"""Whole systems in simulated time: each seed is one history of crashes, lost answers, duplicates and failing handlers."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.simulation.shop import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("greenlet", reason="not run: greenlet is not installed")
+
+SEEDS = int(os.environ.get("LINKSPAN_SEEDS", "200"))
+SHARD = 20
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", range(1, SEEDS + 1, SHARD))
+def test_nothing_is_lost_doubled_or_reordered_whatever_the_seed(first: int, tmp_path: Path) -> None:
+    deaths = 0
+    for seed in range(first, first + SHARD):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        result = run(seed, folder)
+        deaths += result.deaths
+        assert not result.violations, f"python -m proof.simulation --seed {seed}"
+        assert result.effects > 100
+    assert deaths > SHARD
+
+
+def test_one_seed_is_one_history(tmp_path: Path) -> None:
+    digests = set()
+    for turn in range(3):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        digests.add(run(7, folder).digest)
+    (tmp_path / "other").mkdir()
+    assert len(digests) == 1
+    assert run(8, tmp_path / "other").digest not in digests
