@@ -66,7 +66,7 @@ bench: $(VENV)/.bench-installed ## Measure against the peers, write benchmarks/r
 	$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: proof
-proof: $(VENV)/.dev-installed ## Try to break each promise, write proof/latest.json
+proof: $(VENV)/.dev-installed ## Try to break each promise, write docs/reference/proof.md (ARGS="--short")
 	@if [ -d proof ]; then $(BIN)/python -m proof $(ARGS); else echo "not run: proof is not there"; fi
 
 # --- tests ---------------------------------------------------------------------------------------

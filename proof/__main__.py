@@ -1,7 +1,14 @@
-"""`make proof`: try to break each promise and write `proof/latest.json`.
+"""`make proof`: try to break each promise, for hours if need be, and write down what came of it.
 
-Each entry has `name`, `tried`, `violations`, `holds`, or `not_run` with the reason. The crash matrix keeps what it has done in
-`.linkspan-proof/`, so a proof that was interrupted goes on where it stopped; `--fresh` begins anew.
+    make proof                                   # the long form, every row, one after the other
+    make proof ARGS="--short"                    # minutes instead of hours
+    make proof ARGS="--only simulation crash"    # some rows; the others keep what they have for this commit
+    make proof ARGS="--minutes 100"              # a shard: stop after so many minutes; the next run goes on with what is left
+    make proof ARGS="--list"
+
+What a row found is kept in `.linkspan-proof/<commit>/`, and a row that was interrupted goes on where it stopped, so a long proof
+may take several sittings, on several machines: copy the folder. `proof/latest.json` and `docs/reference/proof.md` hold the rows
+of one commit. Each has `name`, `tried`, `violations` and `holds`, or `not_run` with the reason. `--fresh` forgets what was done.
 """
 
 from __future__ import annotations
@@ -10,91 +17,92 @@ import argparse
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from proof.page import write_page
+from proof.rows import ROWS, Row
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 STATE = ROOT / ".linkspan-proof"
 
 
-def crash_matrix(options: argparse.Namespace) -> dict[str, Any]:
-    """Die at every named point, and at seeded pairs of them; restart, drain, check the history."""
-    out = STATE / "crash.json"
-    command = [sys.executable, "-m", "tests.crash.proof", "--points", "all", "--seeds", str(options.seeds), "--pairs", str(options.pairs)]
-    subprocess.run([*command, "--resume", str(STATE / "crash.jsonl"), "--out", str(out)], cwd=ROOT, check=False)
+def commit() -> str:
+    """Return what the rows belong to: the commit, marked where the work tree differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, check=False, capture_output=True, text=True).stdout.strip()
+
+    found = git("rev-parse", "--short=12", "HEAD") or "unknown"
+    # What a proof writes is no change of what it proves.
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!proof/latest.json", ":!docs/reference/proof.md")
+    return f"{found}-changed" if changed else found
+
+
+def kept(folder: Path, row: Row, form: str) -> dict[str, Any] | None:
+    """Return a row that is done."""
+    file = folder / f"{row.key}.{form}.json"
+    found: dict[str, Any] | None = json.loads(file.read_text("utf-8")) if file.exists() else None
+    return found
+
+
+def attempt(folder: Path, row: Row, form: str, minutes: float) -> dict[str, Any]:
+    """Run a row's command; it writes its own summary. One that is cut short is no row yet."""
+    out = folder / f"{row.key}.{form}.json"
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    command = [*row.command(form, folder / f"{row.key}.{form}.jsonl", out)]
+    print(f"\n=== {row.key} ({form}): {' '.join(command)}", flush=True)
+    try:
+        code = subprocess.run(command, cwd=ROOT, check=False, timeout=minutes * 60).returncode
+    except subprocess.TimeoutExpired:
+        return {"name": row.promise, "not_run": f"it was stopped after {minutes:.0f} minutes: run again, it goes on"}
     if not out.exists():
-        return {"name": "crash matrix", "not_run": "it ended without a result: see above"}
-    found = json.loads(out.read_text())
-    return {
-        "name": "nothing lost, nothing twice, order per key: a crash at every commit, publish and ack",
-        "tried": f"{found['deaths']} deaths at {len(found['points'])} points, {found['acknowledged']} acknowledged requests",
-        "violations": len(found["violations"]),
-        "holds": bool(found["holds"]) and found["deaths"] > 0,
-        "not_passed": found["not_passed"],
-    }
-
-
-def suite(name: str, folder: str) -> dict[str, Any]:
-    """Run a pytest suite and count what failed and what was not run."""
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", folder], cwd=ROOT, check=False, capture_output=True, text=True)
-    sys.stdout.write(done.stdout[-2000:])
-    counts = {what: int(number) for number, what in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)}
-    wrong = counts.get("failed", 0) + counts.get("error", 0)
-    tried = f"{counts.get('passed', 0)} tests, {counts.get('skipped', 0)} not run"
-    return {"name": name, "tried": tried, "violations": wrong, "holds": done.returncode == 0 and counts.get("passed", 0) > 0}
-
-
-def shop(name: str, arguments: list[str]) -> dict[str, Any]:
-    """Run the shop with its faults and take its reconciliation."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        subprocess.run([sys.executable, "-m", "examples.shop", *arguments, "--report", str(report)], cwd=ROOT, check=False)
-        if not report.exists():
-            return {"name": name, "tried": "a run that ended without a report", "violations": 1, "holds": False}
-        found = json.loads(report.read_text())
-    tried = (
-        f"{found['orders']} orders, {found['messages']} messages, {found['duplicates_injected']} duplicates injected, one service killed"
-    )
-    broken = found["lost"] + found["double_effects"]
-    return {"name": name, "tried": tried, "violations": broken, "holds": bool(found["reconciled"]) and broken == 0}
-
-
-def entries(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run every proof."""
-    found = [crash_matrix(options)]
-    found.append(suite("brokers keep the contract, through restarts, with and without the hot path", "tests/contract"))
-    found.append(suite("broker killed, store away, disk full, duplicates, poison", "tests/crash"))
-    found.append(shop("seeded orders reconcile to the cent and the piece", ["--seed", "11", "--count", "2000"]))
-    orders = os.environ.get("LINKSPAN_ORDERS_CSV", "")
-    if orders:
-        found.append(shop("real orders reconcile to the cent and the piece", ["--orders", orders]))
-    else:
-        found.append({"name": "real orders reconcile to the cent and the piece", "not_run": "LINKSPAN_ORDERS_CSV names no file"})
+        return {"name": row.promise, "not_run": f"it ended with {code} and without a result"}
+    found: dict[str, Any] = json.loads(out.read_text("utf-8"))
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    found = {"key": row.key, "form": form, **found, "name": row.promise, "machine": machine, "when": began}
+    out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
 
 
 def main() -> int:
     """Read the options, prove, write; exit with 1 when a promise was broken."""
     parser = argparse.ArgumentParser(prog="proof", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1, help="seeds of combined crashes (default: 1)")
-    parser.add_argument("--pairs", type=int, default=20, help="combined crashes per seed (default: 20)")
-    parser.add_argument("--fresh", action="store_true", help="forget what an interrupted proof has done")
+    parser.add_argument("--short", action="store_true", help="the short form of each row")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="just these rows")
+    parser.add_argument("--minutes", type=float, default=100.0, help="stop after so many minutes (default: 100)")
+    parser.add_argument("--fresh", action="store_true", help="forget what was done for this commit")
+    parser.add_argument("--list", action="store_true", help="name the rows")
     options = parser.parse_args()
+    if options.list:
+        for row in ROWS:
+            print(f"{row.key:14} {row.promise}")
+        return 0
+    unknown = set(options.only or ()) - {row.key for row in ROWS}
+    if unknown:
+        parser.error(f"there is no row '{min(unknown)}': see --list")
+    form, version = "short" if options.short else "long", commit()
+    folder = STATE / version
     if options.fresh:
-        shutil.rmtree(STATE, ignore_errors=True)
-    STATE.mkdir(exist_ok=True)
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-    found = [{**entry, "machine": machine, "when": started} for entry in entries(options)]
-    (HERE / "latest.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(STATE, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    end, found = time.monotonic() + options.minutes * 60, []
+    for row in ROWS:
+        done = kept(folder, row, form) or (None if form == "long" else kept(folder, row, "long"))
+        left = (end - time.monotonic()) / 60
+        if done is None and (options.only is None or row.key in options.only) and left > 0:
+            done = attempt(folder, row, form, left)
+        found.append(
+            done or kept(folder, row, "short") or {"key": row.key, "name": row.promise, "not_run": "not tried for this commit yet"}
+        )
+    (HERE / "latest.json").write_text(json.dumps({"commit": version, "rows": found}, indent=2) + "\n", encoding="utf-8")
+    write_page(ROOT / "docs/reference/proof.md", version, found)
+    print()
     for entry in found:
         state = "not run" if "not_run" in entry else "holds" if entry["holds"] else "BROKEN"
         print(f"{state:8} {entry['name']}: {entry.get('not_run') or entry['tried']}")

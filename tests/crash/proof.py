@@ -27,18 +27,22 @@ if TYPE_CHECKING:
 def summary(results: Sequence[Result], counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """Return what was tried and what was found, for a report."""
     passed = {name for each in counts.values() for name in each}
+    deaths = sum(result.died for result in results)
+    acknowledged = sum(result.sums.get("acknowledged", 0) for result in results)
     return {
         "name": "crash matrix",
         "points": sorted(names_in_source() & passed),
         "not_passed": sorted(names_in_source() - passed),
-        "tried": len(results),
-        "deaths": sum(result.died for result in results),
+        "tried": f"{deaths} deaths at {len(names_in_source() & passed)} points, {acknowledged} acknowledged requests",
+        "runs": len(results),
+        "deaths": deaths,
         "not_reached": [result.spec for result in results if not result.died],
         "requests": sum(result.sums.get("invoked", 0) for result in results),
-        "acknowledged": sum(result.sums.get("acknowledged", 0) for result in results),
+        "acknowledged": acknowledged,
         "effects": sum(result.sums.get(what, 0) for result in results for what in ("place", "react", "close", "note")),
-        "violations": [{"spec": result.spec, "found": result.violations} for result in results if result.violations],
-        "holds": not any(result.violations for result in results),
+        "violations": sum(len(result.violations) for result in results),
+        "found": [{"spec": result.spec, "found": result.violations} for result in results if result.violations],
+        "holds": deaths > 0 and not any(result.violations for result in results),
     }
 
 

@@ -1,0 +1,66 @@
+"""Which promises are tried, by which program, and how long. A program writes its row to `--out` and goes on with `--resume`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["ROWS", "Row"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A promise and the program that tries to break it, with the arguments of its short and its long form."""
+
+    key: str
+    promise: str
+    program: str
+    short: Sequence[str] = ()
+    long: Sequence[str] = ()
+
+    def command(self, form: str, resume: Path, out: Path) -> list[str]:
+        """Return what to run."""
+        arguments = self.short if form == "short" else self.long
+        return [sys.executable, "-m", self.program, *arguments, "--resume", str(resume), "--out", str(out)]
+
+
+_ORDERS = os.environ.get("LINKSPAN_ORDERS_CSV", "")
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        "crash",
+        "state and event are one: nothing lost, nothing twice, order per key, a crash at every commit, publish and ack",
+        "tests.crash.proof",
+        ("--seeds", "0"),
+        ("--seeds", "20", "--pairs", "20"),
+    ),
+    Row(
+        "simulation",
+        "found bugs stay found: whole systems in simulated time, one seed one history",
+        "proof.simulation",
+        ("--seeds", "200"),
+        ("--seeds", "1000000", "--minutes", "60"),
+    ),
+    Row(
+        "contract",
+        "brokers and stores keep one contract, through restarts, with and without the hot path",
+        "proof.suite",
+        ("tests/contract",),
+        ("tests/contract",),
+    ),
+    Row("stories", "broker killed, store away, disk full, duplicates, poison", "proof.suite", ("tests/crash",), ("tests/crash",)),
+    Row(
+        "seeded",
+        "seeded orders reconcile to the cent and the piece",
+        "proof.shop",
+        ("--seed", "11", "--count", "500"),
+        ("--seed", "11", "--count", "2000"),
+    ),
+    Row("orders", "real orders reconcile to the cent and the piece", "proof.shop", ("--orders", _ORDERS), ("--orders", _ORDERS)),
+)
