@@ -103,7 +103,6 @@ class Redriver:
     def __init__(self, name: str, runtime: Runtime, store: Store, holding: Letters) -> None:
         self._name = name
         self._clock = runtime.clock
-        self._reached = runtime.reached
         self._store = store
         self._redrives = Redrives(store)
         self._holding = holding
@@ -215,7 +214,6 @@ class Redriver:
         delay = self._bucket.wait()
         if delay > 0:
             await self._clock.sleep(delay)
-        self._reached("redrive.take.before")
         self._seen.add(position)
         if self._holding.redrive(letter, taken(redrive, position, self._clock.now())):
             self._begun += 1

@@ -56,7 +56,9 @@ async def passes(run: System, seconds: float, step: float = 0.1) -> None:
     """Let time pass in small steps, and the store's thread keep up."""
     for _ in range(round(seconds / step)):
         await run.clock.advance(step)
-        await asyncio.sleep(0.005)
+        for _ in range(4):
+            await run.store.apply([])
+            await asyncio.sleep(0)
 
 
 async def now(run: System) -> Redrive:
