@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -256,9 +256,7 @@ class Holding:
             self._turns.enter(run, alone=ended_process(letter))
         return True
 
-    def _run(  # noqa: PLR0913 - what was known when its turn was asked for
-        self, consumer: Consumer, letter: Letter, key: _Key, *, wary: bool, more: Sequence[tuple[str, Sequence[Value]]]
-    ) -> None:
+    def _run(self, consumer: Consumer, letter: Letter, key: _Key, *, wary: bool, more: Sequence[tuple[str, Sequence[Value]]]) -> None:
         """Handle a letter whose turn it is.
 
         What will be true if it ends its process is stored before: among others a suspicion, alone a whole round of its tries.
