@@ -31,7 +31,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
 class TestKafka(BrokerContract):
     """One broker, one replica."""
 
-    capabilities = Capabilities(dedupe=False, lanes=False)
+    capabilities = Capabilities(dedupe=False, replay=False)
     cluster: ClassVar[KafkaCluster]
 
     @asynccontextmanager

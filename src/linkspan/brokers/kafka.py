@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from linkspan.brokers.kafka_admin import Admin, group_of
 from linkspan.brokers.kafka_attest import attest
-from linkspan.brokers.kafka_consumer import KafkaSubscription
+from linkspan.brokers.kafka_consumer import KafkaReader, LaneSubscription, MemberSubscription
 from linkspan.brokers.kafka_headers import to_kafka
+from linkspan.brokers.kafka_lane import Intake, Lane
 from linkspan.brokers.kafka_options import KafkaOptions
 from linkspan.brokers.kafka_sender import Record, Sender
 from linkspan.envelope import LANES
@@ -45,7 +46,8 @@ class KafkaBroker:
         self._topics: dict[str, tuple[int, int]] = {}  # partitions and the largest message, of the topics that are known
         self._asking: dict[str, deque[tuple[Outgoing, asyncio.Future[None]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._subscriptions: list[tuple[str, KafkaSubscription]] = []
+        self._members: list[MemberSubscription] = []
+        self._readers: dict[str, KafkaReader] = {}
         self._closing: asyncio.Task[None] | None = None
 
     # --- connection ---------------------------------------------------------------------------------
@@ -90,11 +92,12 @@ class KafkaBroker:
 
     async def _close(self) -> None:
         admin, self._admin = self.admin, None
-        subscriptions, self._subscriptions = self._subscriptions, []
+        readers = [*self._readers.values(), *[each.reader for each in self._members]]
+        self._readers, self._members = {}, []
         for task in self._tasks:
             task.cancel()
         self._refuse_asking(Error(Code.UNAVAILABLE, "The broker was closed: open it again, then send the message again with the same id."))
-        await asyncio.gather(self._sender.aclose(_CLOSE_LIMIT), *[subscription.end() for _, subscription in subscriptions])
+        await asyncio.gather(self._sender.aclose(_CLOSE_LIMIT), *[reader.end() for reader in readers])
         await asyncio.to_thread(admin.close)
         self._closing = None
 
@@ -144,23 +147,38 @@ class KafkaBroker:
         """Deliver from the group's place: its share of the partitions, or those of `lanes`, whoever else reads them."""
         if prefetch < 1:
             raise SetupError(f"A subscription to '{topic}' cannot prefetch {prefetch}: use 1 or more.")
-        admin = self.admin
+        self.admin  # noqa: B018 - raises where the broker is not open
         count, _ = await self._look_up(topic)
-        if not await admin.places(topic, group, range(count)):
-            raise Error(Code.NOT_FOUND, f"Group '{group}' does not exist on '{topic}': declare it first.")
-        name = group_of(topic, group)
-        await self._end_stopped(name)
-        partitions = None if lanes is None else [each for each in range(count) if each % LANES in set(lanes)]
-        subscription = KafkaSubscription(self.runtime, topic, group, receive, prefetch, partitions)
-        self._subscriptions.append((name, subscription))
-        await subscription.start(self._options.reader(name))
-        return subscription
+        if lanes is None:
+            return await self._join(topic, group, Intake(receive, prefetch), count)
+        reader = self._reader(topic, group, count)
+        taken = [Lane(each, Intake(receive, prefetch)) for each in range(count) if each % LANES in set(lanes)]
+        await reader.add(taken)
+        return LaneSubscription(reader, taken)
 
-    async def _end_stopped(self, name: str) -> None:
-        """End those of the group that were stopped and still have something in hand: it is to come to its new member."""
-        stopped = [each for group, each in self._subscriptions if group == name and each.stopped]
-        await asyncio.gather(*[each.end() for each in stopped])
-        self._subscriptions = [(group, each) for group, each in self._subscriptions if not each.ended]
+    def _reader(self, topic: str, group: str, count: int) -> KafkaReader:
+        """Return the one reader of a group's lanes."""
+        name = group_of(topic, group)
+        reader = self._readers.get(name)
+        if reader is None:
+            reader = self._readers[name] = KafkaReader(self.runtime, topic, group)
+            reader.start(self._options.lane_reader(name), count)
+        return reader
+
+    async def _join(self, topic: str, group: str, intake: Intake, count: int) -> Subscription:
+        """Become a member of a group, once those that were stopped here have left it: what they have in hand is to come again."""
+        stopped = [each for each in self._members if each.stopped and (each.reader.topic, each.group) == (topic, group)]
+        await asyncio.gather(*[each.reader.end() for each in stopped])
+        reader = KafkaReader(self.runtime, topic, group)
+        subscription = MemberSubscription(reader, intake, group)
+        self._members = [each for each in self._members if each not in stopped] + [subscription]
+        reader.start(self._options.reader(group_of(topic, group)), count, intake)
+        try:
+            await reader.joined()
+        except BaseException:
+            await reader.end()
+            raise
+        return subscription
 
     # --- publish ------------------------------------------------------------------------------------
 

@@ -6,19 +6,19 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from linkspan.brokers.kafka_errors import code_of, meaning
+from linkspan.brokers.kafka_places import places_of
 from linkspan.envelope import LANES
 from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Drift
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from concurrent.futures import Future
 
     from linkspan.brokers.kafka_options import KafkaOptions
@@ -40,7 +40,6 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _EXISTS = 36  # TOPIC_ALREADY_EXISTS
 _MEMBERS = frozenset({25, 22, 68})  # UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION, NON_EMPTY_GROUP: it is in use, so it is there
 _LOOKS, _LOOK = 100, 0.05
-_TRIES = (1.0, 2.0, ASK)
 
 
 def group_of(topic: str, group: str) -> str:
@@ -171,37 +170,33 @@ class Admin:
             raise
         return len(described.partitions) == LANES and all(each.leader is not None for each in described.partitions)
 
-    async def places(self, topic: str, group: str, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the group's committed offsets by partition, of those that it has."""
-        name = group_of(topic, group)
-        request = ConsumerGroupTopicPartitions(name, [TopicPartition(topic, each) for each in partitions])
-        found = await self._coordinated(self._client.list_consumer_group_offsets, request, f"Group '{group}' on '{topic}'")
-        return {place.partition: place.offset for place in found.topic_partitions if place.offset >= 0}
-
     async def declare_group(self, topic: str, group: str, *, create: bool = True) -> list[Drift]:
         """Give a group its place at the beginning of each partition where it has none yet."""
         count = len((await self.topic(topic)).partitions)
-        has = await self.places(topic, group, range(count))
-        lacking = [partition for partition in range(count) if partition not in has]
-        if not lacking:
-            return []
         name = group_of(topic, group)
-        if not create:
-            return [Drift(f"group '{name}'", "places", str(count), str(len(has)))]
-        request = ConsumerGroupTopicPartitions(name, [TopicPartition(topic, each, 0) for each in lacking])
         try:
-            await self._coordinated(self._client.alter_consumer_group_offsets, request, f"Group '{group}' on '{topic}'")
-        except Error as error:
-            if error.__cause__ is None or code_of(error.__cause__) not in _MEMBERS:
-                raise
-        return []
+            lacking = await asyncio.to_thread(self._begin_group, name, topic, count, create)
+        except KafkaException as error:
+            raise meaning(error, f"Group '{group}' on '{topic}'") from error
+        return [Drift(f"group '{name}'", "places", str(count), str(count - lacking))] if lacking else []
 
-    async def _coordinated(self, call: Any, request: Any, what: str) -> Any:
-        """Ask a group's coordinator, more than once: the first question makes the topic of offsets, and librdkafka waits for it in vain."""
-        for timeout in _TRIES:
+    def _begin_group(self, name: str, topic: str, count: int, create: bool) -> int:  # noqa: FBT001 - called by position on another thread
+        """Commit the beginning where nothing is committed; return how many partitions lack a place.
+
+        By a consumer, which is no member: librdkafka's administrative calls to a coordinator have ended the process when their
+        connection was lost (an assertion in its queue, 2.16.0).
+        """
+        consumer: Any = Consumer(self._options.reader(name))
+        try:
+            places = places_of(consumer, [TopicPartition(topic, each) for each in range(count)], self._clock)
+            lacking = [TopicPartition(topic, place.partition, 0) for place in places if place.offset < 0]
+            if not lacking or not create:
+                return len(lacking)
             try:
-                return await self.ask(call([request], request_timeout=timeout)[request.group_id], what)
-            except Error as error:
-                if timeout == _TRIES[-1] or error.__cause__ is None or code_of(error.__cause__) != KafkaError._TIMED_OUT:  # noqa: SLF001 - librdkafka's own codes begin so
+                consumer.commit(offsets=lacking, asynchronous=False)
+            except KafkaException as error:
+                if code_of(error) not in _MEMBERS:
                     raise
-        raise Error(Code.INTERNAL, "No question was asked.")
+            return 0
+        finally:
+            consumer.close()

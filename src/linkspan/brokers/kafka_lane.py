@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Lane"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from linkspan.ports import Delivery
+
+__all__ = ["NOWHERE", "Intake", "Lane"]
 
 NOWHERE = -1
+"""No offset."""
+
+
+class Intake:
+    """One bound on what is in hand, and where it goes: a lane's own, or one for all partitions of a member."""
+
+    __slots__ = ("backlog", "deliver", "in_hand", "prefetch", "taking")
+
+    def __init__(self, deliver: Callable[[Delivery], None], prefetch: int) -> None:
+        self.deliver = deliver
+        self.prefetch = prefetch
+        self.in_hand = 0
+        self.taking = True
+        self.backlog: deque[tuple[Lane, Any]] = deque()
+        """Messages that came beyond the bound, each with its lane: they are handed over as room is made."""
 
 
 class Lane:
     """One partition from its assignment to its loss. Deliveries that outlive it are harmless: `open` is False.
 
-    Written on the event loop; the consumer's thread reads `floor` and `open`, and sets `open` to False.
+    Written on the event loop; the thread reads `floor` and `blocked`, keeps `committed`, and sets `open` to False.
     """
 
-    __slots__ = ("_order", "_settled", "committed", "floor", "in_hand", "open", "partition")
+    __slots__ = ("_order", "_settled", "blocked", "committed", "floor", "in_hand", "intake", "open", "partition")
 
-    def __init__(self, partition: int) -> None:
+    def __init__(self, partition: int, intake: Intake) -> None:
         self.partition = partition
+        self.intake = intake
         self.open = True
+        self.blocked = False
+        """No more of it should be fetched at present."""
         self.in_hand = 0
         self.floor = NOWHERE
         """The offset behind the contiguous settled prefix: what a commit says."""

@@ -20,6 +20,8 @@ BATCH_BYTES = 262_144
 """Bytes of the largest batch that librdkafka makes of small messages: no topic may accept less."""
 SESSION = 6_000
 """Milliseconds after which a member that died without a word has lost its lanes; the server's least."""
+LANE_FETCH = 65_536
+"""Bytes that are fetched of a lane at a time; a larger message comes alone."""
 
 _OURS = {"replicas", "retention", "publish_timeout", "confluent"}
 _FIXED = {
@@ -100,6 +102,10 @@ class KafkaOptions:
     def reader(self, group: str) -> dict[str, Any]:
         """Return the settings of a group's consumer."""
         return self._for(_READER, _SENDER_ONLY) | {"group.id": group}
+
+    def lane_reader(self, group: str) -> dict[str, Any]:
+        """Return the settings of a consumer that reads lane by lane: partitions are paused often, which throws away what was fetched."""
+        return {"fetch.message.max.bytes": LANE_FETCH} | self.reader(group)
 
     def admin(self) -> dict[str, Any]:
         """Return the settings of a connection that asks and declares."""

@@ -96,7 +96,7 @@ class LaneScenarios:
             assert (kept.data, given.data) == ([b"0", b"2", b"4", b"6"], [b"1", b"3"])
             assert taken.data == [b"1", b"3", b"5", b"7"]
 
-    @needs("lanes", "restart")
+    @needs("lanes", "restart", "replay")
     async def test_lanes_go_on_in_order_after_a_restart_of_the_server(self: Suite) -> None:
         """A killed server brings each lane's unsettled messages back in order, before newer ones."""
         async with self.case() as case:

@@ -116,7 +116,7 @@ class OutageScenarios:
             await got.count(1)
             assert got.first_seen() == [b"late"]
 
-    @needs("restart")
+    @needs("restart", "replay")
     async def test_restart_brings_unsettled_again_in_order(self: Suite) -> None:
         """After the server was killed everything unsettled comes again, in order, before anything newer."""
         async with self.case() as case:
@@ -130,6 +130,29 @@ class OutageScenarios:
 
             await got.count(30)
             assert got.data[10:30] == numbers(0, 20)
+
+    @needs("restart")
+    async def test_restart_leaves_the_unsettled_to_who_comes_next(self: Suite) -> None:
+        """What was in hand when the server was killed, and was settled afterwards, is done; the rest comes to the next one, in order."""
+        async with self.case() as case:
+            broker, got = await case.broker("g"), Collector()
+            subscription = await broker.subscribe(case.topic, "g", got, prefetch=20)
+            await case.send(broker, case.messages(0, 10))
+            await got.count(10)
+
+            await self.restart_server()
+            await case.publish_until_stored(broker, case.messages(10, 12))
+            await got.all_of(set(numbers(10, 12)))
+            for delivery in got.deliveries:
+                if delivery.data in numbers(0, 4):
+                    delivery.ack()
+            await within(subscription.stop())
+            await within(broker.aclose())
+
+            second, later = await case.broker("g"), Collector(ack=True)
+            await second.subscribe(case.topic, "g", later, prefetch=20)
+            await later.all_of(set(numbers(4, 12)))
+            assert later.first_seen() == numbers(4, 12)
 
     @needs("restart")
     async def test_restart_loses_nothing_confirmed(self: Suite) -> None:
