@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 LIBS = Path(__file__).resolve().parents[2] / ".make" / "kafka" / "libs"
 HEAP = "256m"
@@ -85,13 +85,17 @@ class KafkaServer:
 
 
 class KafkaCluster:
-    """Brokers 1..n on loopback; `more` goes into each one's settings."""
+    """Brokers 1..n on loopback; `more` goes into all settings, `each` into those of one broker."""
 
-    def __init__(self, directory: Path, brokers: int = 1, more: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, brokers: int = 1, more: Mapping[str, str] | None = None, each: Sequence[Mapping[str, str]] = ()
+    ) -> None:
         self.servers = [KafkaServer(directory / f"broker{node}", node) for node in range(1, brokers + 1)]
-        for server in self.servers:
-            server.write(self._settings(server) | dict(more or {}))
+        for place, server in enumerate(self.servers):
+            server.write(self._settings(server) | dict(more or {}) | dict(each[place] if each else {}))
         self._formatted = False
+        self._ports: dict[str, int] = {}
+        self.folder = directory
 
     @property
     def addresses(self) -> str:
@@ -100,6 +104,24 @@ class KafkaCluster:
     @property
     def url(self) -> str:
         return f"kafka://{self.addresses}"
+
+    def listen(self, listeners: Mapping[str, str]) -> None:
+        """Make the first broker listen under more names, each with a security protocol."""
+        self._ports = {name: _free_port() for name in listeners}
+        own = self._settings(self.servers[0])
+        places = [own["listeners"], *[f"{name}://127.0.0.1:{port}" for name, port in self._ports.items()]]
+        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **listeners}
+        mapped = ",".join(f"{name}:{protocol}" for name, protocol in protocols.items())
+        self.more({"listeners": ",".join(places), "listener.security.protocol.map": mapped})
+
+    def more(self, settings: Mapping[str, str]) -> None:
+        """Give the first broker more settings."""
+        with self.servers[0].settings.open("a") as file:
+            file.writelines(f"{name}={value}\n" for name, value in settings.items())
+
+    def at(self, listener: str) -> str:
+        """Return the address of one of `listen`."""
+        return f"127.0.0.1:{self._ports[listener]}"
 
     def _settings(self, server: KafkaServer) -> dict[str, str]:
         copies = str(len(self.servers))
