@@ -34,7 +34,10 @@ PROBE = 1.0
 """Seconds that a look for the brokers takes at most, while none answers."""
 _SWEEP = 0.5
 _DOWN = frozenset({KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - librdkafka's own codes begin so
+REST = 1.0
+"""Seconds between two producers at least."""
 _NOT_OPEN = "The Kafka broker is not open: open it first."
+_BEGINNING = "The Kafka producer begins anew: send it again in a second, with the same id."
 _NOBODY: tuple[asyncio.Future[None] | None, str, bool] = (None, "", False)
 
 Record: TypeAlias = tuple[str, int, str, bytes, "list[tuple[str, bytes]]"]
@@ -94,15 +97,23 @@ class _Engine:
     def _run(self) -> None:
         producer = self.producer
         while not self.ending:
-            producer.poll(POLL)
+            self._serve(producer.poll, POLL)
             if self._reports:
                 reports, self._reports = self._reports, []
                 self._sender.call(self._sender.on_stored, reports)
             elif not self._sender.up:
                 self._probe(producer)
-        producer.purge()
-        producer.poll(0)
+        self._serve(producer.purge)
+        self._serve(producer.poll, 0)
         self.producer = None  # destroyed here, where nobody waits for it
+
+    def _serve(self, call: Callable[..., object], *arguments: object) -> None:
+        """Call librdkafka, which raises on a producer that had a fatal error; that one is being replaced."""
+        try:
+            call(*arguments)
+        except KafkaException as error:
+            logger.info("kafka producer failed", extra={"reason": reason_of(error)})
+            self._sender.rest()
 
     def _probe(self, producer: Any) -> None:
         try:
@@ -126,6 +137,8 @@ class Sender:
         self._marks: deque[tuple[float, int]] = deque()
         self._sweeper: Timer | None = None
         self._last_error = ""
+        self._begun = 0.0
+        self._beginning: Timer | None = None
         self.up = False
         self.refused = False
         """The brokers refused our login."""
@@ -135,7 +148,7 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         self.refused, self.up = False, True
         try:
-            self._engine = _Engine(self._config, self)
+            self._begin()
         except KafkaException as error:
             raise SetupError(f"The Kafka options are not understood ({error}): give what librdkafka takes.") from error
 
@@ -147,6 +160,10 @@ class Sender:
                 loop.call_soon_threadsafe(callback, *arguments)
             except RuntimeError:  # the loop was closed in between: nobody is left to be told
                 logger.info("kafka report came after the loop had ended")
+
+    def rest(self) -> None:
+        """Let a thread wait a moment, so that it does not spin on what fails at once."""
+        threading.Event().wait(POLL)
 
     def send(self, record: Record, future: asyncio.Future[None]) -> None:
         """Send one record; the future ends with it. Raises `Error`."""
@@ -161,7 +178,7 @@ class Sender:
     def _send(self, entry: tuple[asyncio.Future[None], str, bool], queue: Callable[[_Engine, int], None]) -> None:
         engine = self._engine
         if engine is None:
-            raise Error(Code.UNAVAILABLE, _NOT_OPEN)
+            raise Error(Code.UNAVAILABLE, _NOT_OPEN if self._beginning is None else _BEGINNING)
         self._token = token = self._token + 1
         self._pending[token] = entry
         try:
@@ -217,6 +234,15 @@ class Sender:
             return
         engine.end()
         self.fail(text)
+        now = self._runtime.clock.monotonic()
+        if now - self._begun > REST:
+            self._begin()
+        else:  # whatever ended it, such as a login that may not write, may end the next one at once
+            self._beginning = self._runtime.clock.call_later(REST, self._begin)
+
+    def _begin(self) -> None:
+        self._beginning = None
+        self._begun = self._runtime.clock.monotonic()
         self._engine = _Engine(self._config, self)
 
     def fail(self, text: str) -> None:
@@ -230,6 +256,9 @@ class Sender:
     async def aclose(self, limit: float) -> None:
         """Wait for what is on its way, at most `limit` seconds, fail the rest, and end the thread."""
         engine, self._engine = self._engine, None
+        if self._beginning is not None:
+            self._beginning.cancel()
+            self._beginning = None
         if engine is None:
             return
         waiting = [future for future, _, _ in self._pending.values()]
