@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -110,6 +111,30 @@ def median(values: Iterable[float]) -> float:
 def spread(values: Sequence[float]) -> float:
     """Give (max - min) / median: how far the rounds lie apart."""
     return (max(values) - min(values)) / median(values) if values else 0.0
+
+
+# --- bytes ------------------------------------------------------------------------------------
+
+
+def wire_bytes(port: int) -> int:
+    """Count what this process has sent to a port and received from it on connections that are open: all bytes above TCP.
+
+    From TCP_INFO (tcp(7)): `tcpi_bytes_acked` and `tcpi_bytes_received`.
+    """
+    total = 0
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError):
+            if entry.readlink().name.startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(entry.name))) as member:
+                    total += _passed(member, port)
+    return total
+
+
+def _passed(member: socket.socket, port: int) -> int:
+    if member.family not in {socket.AF_INET, socket.AF_INET6} or member.getpeername()[1] != port:
+        return 0
+    facts = member.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    return sum(struct.unpack_from("<QQ", facts, 120))
 
 
 # --- processes --------------------------------------------------------------------------------
@@ -323,3 +348,17 @@ def interleave(sides: Sequence[Side], effort: Effort, show: Callable[[str], None
         if used + used / (number + 1) > effort.budget:
             break
     return samples
+
+
+def end_to_end(producer: Worker, reader: Worker, work: tuple[str, dict[str, Any]], operations: int, pids: dict[str, int]) -> Sample:
+    """Warm up with an eighth, then measure from the first operation of the producer to the last handled message."""
+    verb, arguments = work
+    for number in (operations // 8, operations):
+        reader.ask("expect", skip=0, measured=number, total=number, pids={})
+        meter = Meter(pids)
+        meter.start()
+        reader.tell("result")
+        producer.ask(verb, operations=number, **arguments)
+        reader.hear()
+        answer = meter.stop(number)
+    return Sample.of(answer)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from benchmarks import report
-from benchmarks.harness import BenchError, Effort, Meter, Nats, Sample, Side, Worker, interleave, median
+from benchmarks.batches import BATCHES, BATCHES_SYNC, BYTES, BYTES_JSON, batches
+from benchmarks.harness import BenchError, Effort, Meter, Nats, Sample, Side, Worker, end_to_end, interleave, median
 from benchmarks.peers import settings as peers
 from benchmarks.report import Entry, Goal
 from benchmarks.startup import import_seconds, ready_seconds
@@ -222,20 +223,6 @@ def outbox(bench: Bench) -> list[Entry]:
     ]
 
 
-def end_to_end(producer: Worker, reader: Worker, work: tuple[str, dict[str, Any]], operations: int, pids: dict[str, int]) -> Sample:
-    """Warm up, then measure from the first operation of the producer to the last handled message."""
-    verb, arguments = work
-    for number in (operations // 8, operations):
-        reader.ask("expect", skip=0, measured=number, total=number, pids={})
-        meter = Meter(pids)
-        meter.start()
-        reader.tell("result")
-        producer.ask(verb, operations=number, **arguments)
-        reader.hear()
-        answer = meter.stop(number)
-    return Sample.of(answer)
-
-
 # --- commit to effect -------------------------------------------------------------------------
 
 
@@ -373,6 +360,7 @@ ROWS = {
     "consumer": Row(consumer, (CONSUMER, CONSUMER_INBOX, CONSUMER_READS), 110),
     "publish": Row(publish, (PUBLISH,), 40),
     "outbox": Row(outbox, (OUTBOX, OUTBOX_SYNC), 80),
+    "batches": Row(batches, (BATCHES, BATCHES_SYNC, BYTES, BYTES_JSON), 100),
     "latency": Row(latency, (LATENCY_P50, LATENCY_P99), 45),
     "query": Row(query, (QUERY, QUERY_CPU), 45),
     "overhead": Row(overhead, (EXTRA_SERVER, EXTRA_CLIENT), 45),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from benchmarks.harness import Meter
+from benchmarks.harness import Meter, wire_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -36,11 +36,21 @@ async def _serve(commands: Commands) -> None:
     while line := await reader.readline():
         command = json.loads(line)
         try:
-            answer = await commands[command.pop("do")](**command)
+            answer = await (_WIRE | dict(commands))[command.pop("do")](**command)
         except Exception as error:  # noqa: BLE001 - the parent reports it and goes on
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer or {}) + "\n")
+
+
+async def wire(port: int) -> dict[str, Any]:
+    """Say how many bytes have passed between this process and a port so far."""
+    return {"bytes": wire_bytes(port)}
+
+
+kept: set[asyncio.Task[None]] = set()
+"""What goes on until the process ends."""
+_WIRE = {"wire": wire}
 
 
 async def closed_loop(callers: int, operations: int, operation: Callable[[int], Awaitable[Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import payload, worker
 from benchmarks.ours.orders_v1 import GetOrder, Order, OrderPlaced, Orders
-from linkspan import App, Context, Service
+from linkspan import App, Batches, Context, Service
 from linkspan.runtime import system
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ class Producer:
         if point == "store.commit.after":
             self._commits.append(time.monotonic_ns())
 
-    async def start(self, url: str, directory: str, *, timed: bool = False) -> None:
-        """Start the App; `timed` notes when each commit ended."""
+    async def start(self, url: str, directory: str, *, timed: bool = False, batches: bool = False) -> None:
+        """Start the App; `timed` notes when each commit ended, `batches` publishes in batches."""
+        orders.batches = Batches(mixed=True) if batches else None
         runtime = system(self._reached) if timed else None
         self._app = App(orders, broker=url, http="127.0.0.1:0", data=directory, runtime=runtime)
         await self._app.start()
