@@ -12,9 +12,12 @@ from protobuf.wkt import Timestamp
 from fuzz.messages import Colour, Echo, Everything, Leaf
 from fuzz.rest import REST_ANSWERS, REST_REQUESTS
 from linkspan import envelope
+from linkspan.batch import joined, pack
 from linkspan.envelope import Envelope
 from linkspan.errors import Code
+from linkspan.ports import Outgoing
 from linkspan.transport.unary import error_body
+from linkspan.zstd import Packer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +48,7 @@ BLOCK = envelope.render(
     envelope.prefix("fuzz.v1.Everything", "/orders"),
     Envelope(ID, "/orders", "", "k 1", TRACE, "2026-11-22T08:00:00.000Z", ID, ID, "2026-11-22T09:00:00Z"),
 )
+BATCHED = [Outgoing("fuzz.v1.events", "Everything", 1, ID, "k", BLOCK, BINARY, number) for number in range(3)]
 FOREIGN = b"CE-Id: 1\r\nce-source: /a\r\nce-type: t\r\nce-specversion: 1.0\r\ncontent-type: application/json\r\nce-sequence: 12\r\n"
 
 
@@ -73,6 +77,7 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b'{"specversion":"1.0","id":"1","source":"/a","type":"t","partitionkey":"k","time":"2026-11-22T08:00:00+01:00","data":%b}' % TEXT,
         b'{"specversion":"1.0","id":"1","source":"/a","type":"t","sequence":7,"data_base64":"%b"}' % base64.b64encode(BINARY),
     ),
+    "batch": (pack(BATCHED, Packer(), 0.0).data, joined(BATCHED), joined(BATCHED)[1:], joined([BATCHED[0]])[1:]),
     "messagepack": (msgspec.msgpack.encode(msgspec.json.decode(TEXT)), b"\x81\xa4word\xa1x"),
     "error": (ERROR, b'{"code":"unavailable"}', b'{"code":"internal","details":[{"type":"a","value":"AA"}]}'),
     "nats": (

@@ -23,6 +23,7 @@ from examples.shop import orders_csv
 from fuzz.messages import Echo, Everything
 from fuzz.rest import rest_answer, rest_request
 from linkspan import envelope
+from linkspan.batch import MAX_CONTENT, MAX_EVENTS, Single, singles
 from linkspan.brokers.nats_consumer import own_headers
 from linkspan.brokers.nats_hotpath import HotParser
 from linkspan.content import decode_content
@@ -32,6 +33,7 @@ from linkspan.runtime import system
 from linkspan.transport.http import Connection, PoolLimits
 from linkspan.transport.server import DirectServer, Endpoint, Inbound
 from linkspan.transport.unary import read_error, read_json, registry_of
+from linkspan.zstd import Packer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +95,22 @@ def structured_event(data: bytes) -> None:
         again = envelope.read(envelope.render(envelope.prefix("t", found.source), found))
         assert (again.id, again.key, again.source) == (found.id, found.key, found.source)
         _survives(decode_content(Everything, data, found.content_type))
+
+
+def batch(data: bytes) -> None:
+    """Read a batch, as it comes and as if the input were what it holds; what comes out is not more than the caps allow."""
+    for body in (data, Packer().packed(data), Packer().packed(b"\x01" + data)):
+        with contextlib.suppress(Error):
+            found = singles(body)
+            assert len(found) <= MAX_EVENTS
+            assert sum(len(single.data) for single in found) <= MAX_CONTENT
+            for single in found:
+                _same_attributes(single)
+
+
+def _same_attributes(single: Single) -> None:
+    if single.envelope is not None:
+        assert single.envelope == envelope.read(single.headers)
 
 
 def messagepack(data: bytes) -> None:
@@ -317,6 +335,7 @@ TARGETS: dict[str, Callable[[], Callable[[bytes], None]]] = {
     "json": lambda: json_text,
     "cloud-event": lambda: cloud_event,
     "structured-event": lambda: structured_event,
+    "batch": lambda: batch,
     "messagepack": lambda: messagepack,
     "error": lambda: error_text,
     "nats": NatsFrames,

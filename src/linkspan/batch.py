@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from linkspan.contract import Contract
-from linkspan.envelope import Envelope, prefix, render, timestamp
+from linkspan.envelope import Envelope, prefix, read_behind, render, timestamp
 from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Outgoing
 from linkspan.structured import media_type
@@ -31,12 +31,14 @@ from linkspan.zstd import Packer, unpacked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BATCH", "MAX_EVENTS", "Batches", "Single", "dictionaries_of", "is_batch", "joined", "pack", "singles"]
+__all__ = ["BATCH", "MAX_EVENTS", "NAME", "TYPE", "Batches", "Single", "dictionaries_of", "is_batch", "joined", "pack", "singles"]
 
 BATCH: Final = "application/vnd.linkspan.batch+zstd"
 """The content type of a batch."""
 TYPE: Final = "linkspan.batch.v1"
+"""The type in a batch's `ce-type`."""
 NAME: Final = "batch"
+"""The name in its place, where a message has its type's."""
 MAX_EVENTS: Final = 1000
 """The most messages in a batch."""
 MAX_CONTENT: Final = 4 * 1024 * 1024
@@ -62,11 +64,14 @@ class Batches:
         topics: The topics to which it does, such as `shop.orders.v1.events`; by default those of the events that it owns.
         events: The most messages in one batch.
         size: The most bytes of one batch before compression; a larger message goes by itself.
+        mixed: Let messages of all lanes share a batch: fuller ones, sooner. Only where each service that reads these topics is one
+            instance, as with SQLite: a lane belongs to one instance, and so must all that a batch holds.
     """
 
     topics: Sequence[str] = ()
     events: int = 500
     size: int = 256 * 1024
+    mixed: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.topics, str):
@@ -81,10 +86,11 @@ class Batches:
 
 
 class Single(msgspec.Struct, gc=False):
-    """One message of a batch: its header block and its bytes."""
+    """One message of a batch: its header block, its bytes and, where they were read by the way, its attributes."""
 
     headers: bytes
     data: bytes
+    envelope: Envelope | None = None
 
 
 def is_batch(content_type: str) -> bool:
@@ -160,17 +166,22 @@ def _columns(content: bytes) -> list[Single]:
     numbers: tuple[int, ...] = table.unpack_from(content, _FIXED.size)
     lengths, which, rests, bodies = numbers[:heads], numbers[heads : heads + count], numbers[-2 * count : -count], numbers[-count:]
     begin = _FIXED.size + table.size
-    if begin + sum(lengths) + sum(rests) + sum(bodies) != len(content) or max(lengths) > MAX_HEAD:
+    body = begin + sum(lengths) + sum(rests)
+    if body + sum(bodies) != len(content) or max(lengths) > MAX_HEAD:
         raise _wrong()
-    known: list[bytes] = []
+    known: list[tuple[bytes, str]] = []
     for length in lengths:
-        known.append(content[begin : begin + length] + _SPLIT if length else b"")
+        head = content[begin : begin + length]
+        known.append((head + _SPLIT, head.decode("latin-1")) if length else (b"", ""))
         begin += length
-    body = begin + sum(rests)
     found: list[Single] = []
-    for head, rest, length in zip(which, rests, bodies, strict=True):
-        found.append(Single(known[head] + content[begin : begin + rest], content[body : body + length]))
-        begin += rest
+    text, at = content[begin:body].decode("latin-1"), 0
+    plain = text.isascii() and "%" not in text
+    for number, rest, length in zip(which, rests, bodies, strict=True):
+        head, named = known[number]
+        envelope = read_behind(named, text, at, at + rest) if plain else None
+        found.append(Single(head + content[begin + at : begin + at + rest], content[body : body + length], envelope))
+        at += rest
         body += length
     return found
 

@@ -27,6 +27,8 @@ _log = logging.getLogger("linkspan.outbox")
 
 FEW = 32
 """With at most this many messages waiting or under way the lanes go side by side; above that one after the other, in fuller batches."""
+GONE = 1000
+"""Rows that the broker has, at which they are deleted although others wait: rows of one lane lie far apart in the table."""
 ASIDE = 30.0
 """Seconds until a message that the broker refused is tried again."""
 
@@ -67,13 +69,14 @@ class Batching:
         self._count = 0
         self._most = batches.size
         self._aside: dict[str, list[Outgoing]] = {}
+        self._gone: list[Outgoing] = []
 
     def add(self, message: Outgoing) -> None:
         """Take a message, in the order of commits; `send` follows when all that came together are here."""
         if self._aside and message.key in self._aside:
             self._aside[message.key].append(message)
             return
-        lane = message.lane
+        lane = 0 if self._batches.mixed else message.lane
         self._count += 1
         self._waiting[lane].append(message)
         if lane not in self._queued:
@@ -109,7 +112,11 @@ class Batching:
             self._runtime.reached("relay.publish.after")
             self._count -= len(chosen)
             self._go_on(lane)
-            self._outlet.stored(chosen)
+            self._gone += chosen
+            self._outlet.due()
+        if self._gone and (not self._count or len(self._gone) >= GONE):
+            gone, self._gone = self._gone, []
+            self._outlet.stored(gone)
 
     def _go_on(self, lane: int) -> None:
         if self._waiting[lane]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,6 @@ from linkspan.desk import attempted, forgotten, stack_of
 from linkspan.errors import Error
 from linkspan.parking import after_failure, blamed, buried, ended_process, new_letter, spent, suspected
 from linkspan.ports import Letter, LetterState, Outcome
-from linkspan.redrive import failed_again
-from linkspan.redriving import Redriver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +46,6 @@ class _Key:
 
     `version` counts what happens to it and `runs` its letters' ends, so that a look at the table knows whether it is still true.
     `pending` letters are on their way into the table. While one is `running` no other is; one that failed leaves it `stuck` until due.
-    Where a redrive of many set it going it is `paced`: its letters wait for their turn, and while they do it is `advancing`.
     """
 
     version: int = 0
@@ -56,8 +53,6 @@ class _Key:
     pending: int = 0
     running: bool = False
     stuck: bool = False
-    paced: bool = False
-    advancing: bool = False
 
 
 class Holding:
@@ -75,8 +70,6 @@ class Holding:
         self._timer: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._redriver = Redriver(home.name, home.runtime, store, self)
-        self._redriving: asyncio.Task[None] | None = None
 
     def add(self, consumer: Consumer) -> None:
         """Know the consumer that handles a topic's letters."""
@@ -89,14 +82,10 @@ class Holding:
                 self._keys[topic.removeprefix(self._place("")), key] = _Key()
         self._wary = self._store.crashed
         self._timer = self._clock.call_later(0.0, self._tick)
-        self._redriving = asyncio.get_running_loop().create_task(self._redriver.run())
 
     async def aclose(self) -> None:
         """Stop looking; everything held is in the store."""
         self._closed = True
-        if self._redriving is not None:
-            self._redriving.cancel()
-            await asyncio.gather(self._redriving, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
@@ -108,14 +97,9 @@ class Holding:
         return (topic, key) in self._keys
 
     @property
-    def holds_any(self) -> bool:
-        """Tell whether any key is held."""
-        return bool(self._keys)
-
-    @property
     def busy(self) -> bool:
         """Tell whether letters are being looked for, stored or handled right now."""
-        return bool(self._tasks) or self._redriver.active is not None or any(key.running or key.pending for key in self._keys.values())
+        return bool(self._tasks) or any(key.running or key.pending for key in self._keys.values())
 
     def look(self) -> None:
         """Look for due letters now instead of at the next tick."""
@@ -140,8 +124,6 @@ class Holding:
             letter = after_failure(work.letter, work.tries, state, error, limits=limits, now=now)
             self._store.update_letter(unit, letter)
             state = letter.state
-            if work.letter.state is LetterState.REDRIVE:
-                unit.statements.append(failed_again(letter.position))
         if error is not None:
             unit.statements += attempted(letter, stack_of(error))
         key = self._keys.setdefault((consumer.topic, work.key), _Key())
@@ -217,22 +199,14 @@ class Holding:
             for letter in heads:
                 place = (letter.topic.removeprefix(self._place("")), letter.key)
                 key = self._keys.get(place)
-                if key is not None and key.version == versions.get(place) and not key.advancing:
+                if key is not None and key.version == versions.get(place):
                     self._start(letter)
             self._wary = self._wary and len(heads) == AT_ONCE  # all that was being handled when the last process died has been seen
         except Error as error:
             _log.warning("Looking for due letters failed; will try again.", extra={"service": self._home.name, "code": error.code.value})
         self._next_tick()
 
-    def redrive(self, letter: Letter, statements: Sequence[tuple[str, Sequence[Value]]]) -> bool:
-        """Run a dead letter for a redrive of many; the statements commit with its count. False where its key is not ours or busy."""
-        key = self._keys.get((letter.topic.removeprefix(self._place("")), letter.key))
-        if key is None or key.running or letter.state is not LetterState.DEAD:
-            return False
-        key.paced = True
-        return self._start(replace(letter, state=LetterState.REDRIVE), statements)
-
-    def _start(self, letter: Letter, statements: Sequence[tuple[str, Sequence[Value]]] = ()) -> bool:
+    def _start(self, letter: Letter) -> bool:
         topic = letter.topic.removeprefix(self._place(""))
         consumer = self._consumers.get(topic)
         if consumer is None or not letter.topic.startswith(self._place("")):
@@ -242,21 +216,16 @@ class Holding:
             return False
         key.running, key.stuck = True, False
         limits = consumer.limits(letter.type)
-        if key.paced:
-            self._redriver.begin(letter.position)
         self._home.runtime.reached("letter.run.before")
         if letter.state is LetterState.PARKED and spent(letter, limits):
-            self._redriver.end(letter.position, handled=False)
             dead = buried(letter, self._clock.now())
-            noted = attempted(dead, "") if ended_process(dead) else []
-            self._change(dead, partial(self._buried, key), [*noted, failed_again(letter.position)])
+            self._change(dead, partial(self._buried, key), attempted(dead, "") if ended_process(dead) else ())
         else:
             wary = self._wary or consumer.careful or letter.state is not LetterState.WAITING
-            run = partial(self._run, consumer, letter, key, wary=wary, more=statements)
-            self._turns.enter(run, alone=ended_process(letter))
+            self._turns.enter(partial(self._run, consumer, letter, key, wary=wary), alone=ended_process(letter))
         return True
 
-    def _run(self, consumer: Consumer, letter: Letter, key: _Key, *, wary: bool, more: Sequence[tuple[str, Sequence[Value]]]) -> None:
+    def _run(self, consumer: Consumer, letter: Letter, key: _Key, *, wary: bool) -> None:
         """Handle a letter whose turn it is.
 
         What will be true if it ends its process is stored before: among others a suspicion, alone a whole round of its tries.
@@ -267,9 +236,9 @@ class Holding:
             key.running = False
             self._turns.leave()
         elif ended_process(letter):
-            self._change(blamed(letter, limits=limits, now=now), noted, [*more, *attempted(letter, "")])
+            self._change(blamed(letter, limits=limits, now=now), noted, attempted(letter, ""))
         elif wary:
-            self._change(suspected(letter, now), noted, more)
+            self._change(suspected(letter, now), noted)
         else:
             consumer.run_letter(letter, partial(self._ran, consumer.topic, key))
 
@@ -286,7 +255,6 @@ class Holding:
         if unit.outcome is Outcome.FAILED:
             key.running = False
             self._turns.leave()
-            self._redriver.end(letter.position, handled=False)
         else:
             consumer.run_letter(letter, partial(self._ran, consumer.topic, key))
 
@@ -303,8 +271,6 @@ class Holding:
         key.version += 1
         key.runs += 1
         self._turns.leave()
-        if work.letter is not None:
-            self._redriver.end(work.letter.position, handled=not key.stuck)
         self._home.runtime.reached("letter.run.after")
         if not key.stuck and not self._closed:
             self._spawn(self._advance(topic, work.key, key))
@@ -327,21 +293,8 @@ class Holding:
                 continue
             due = letter.state is LetterState.PARKED and letter.due <= self._clock.now()
             if letter.state in {LetterState.WAITING, LetterState.REDRIVE} or due:
-                await self._turn(key)
-                if key.runs != runs:
-                    continue
                 self._start(letter)
             return
-
-    async def _turn(self, key: _Key) -> None:
-        """Wait for the pace of the redrive that set a key going, so that what waited behind its letter is no flood either."""
-        if not key.paced:
-            return
-        key.advancing = True
-        try:
-            await self._redriver.turn()
-        finally:
-            key.advancing = False
 
     def _spawn(self, work: object) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]  # a coroutine, typed loosely for both callers

@@ -37,11 +37,13 @@ _FIRST = "\r\nce-id: "
 _HEAD = re.compile(
     r"ce-specversion: 1\.0\r\nce-type: ([^\x00-\x1f\x7f]+)\r\nce-source: ([^\x00-\x1f\x7f]+)\r\nce-datacontenttype: ([^\x00-\x1f\x7f]+)"
 )
-_REST = re.compile(
-    r"([^\x00-\x1f\x7f]+)\r\nce-time: ([^\x00-\x1f\x7f]+)\r\nce-partitionkey: ([^\x00-\x1f\x7f]*)\r\ntraceparent: ([^\x00-\x1f\x7f]*)\r\n"
-    r"(?:ce-correlationid: ([^\x00-\x1f\x7f]*)\r\n)?(?:ce-causationid: ([^\x00-\x1f\x7f]*)\r\n)?"
-    r"(?:ce-expirytime: ([^\x00-\x1f\x7f]+)\r\n)?(?:ce-sequence: ([0-9]{1,18})\r\n)?"
+_BEHIND = (
+    r"(@+)\r\nce-time: (@+)\r\nce-partitionkey: (@*)\r\ntraceparent: (@*)\r\n"
+    r"(?:ce-correlationid: (@*)\r\n)?(?:ce-causationid: (@*)\r\n)?"
+    r"(?:ce-expirytime: (@+)\r\n)?(?:ce-sequence: ([0-9]{1,18})\r\n)?"
 )
+_REST = re.compile(_BEHIND.replace("@", r"[^\x00-\x1f\x7f]"))
+_PRINTABLE_REST = re.compile(_BEHIND.replace("@", "[ -~]"))  # faster, for our own blocks
 
 
 class Envelope(msgspec.Struct, gc=False):
@@ -140,6 +142,21 @@ def read(block: bytes, data: bytes = b"") -> Envelope:
     if expires:
         moment(expires)
     return Envelope(id_, source, kind, key, trace, time, correlation or "", causation or "", expires or "", int(sequence or 0), content)
+
+
+def read_behind(head: str, text: str, begin: int, end: int) -> Envelope | None:
+    """Read a block whose head and rest lie apart: the head up to `ce-id: `, the rest between two places of a text.
+
+    The text is ASCII without `%`. Returns None where `read` is to be asked: for a foreign block, or one that it refuses.
+    """
+    kind = _head(head)
+    match = _PRINTABLE_REST.match(text, begin, end) if kind is not None and end - begin + len(head) < MAX_HEADERS - len(_FIRST) else None
+    if match is None or kind is None:
+        return None
+    id_, time, key, trace, correlation, causation, expires, sequence = match.groups()
+    if expires or len(id_) > MAX_KEY or len(key) > MAX_KEY:
+        return None
+    return Envelope(id_, kind[1], kind[0], key, trace, time, correlation or "", causation or "", "", int(sequence or 0), kind[2])
 
 
 @lru_cache(maxsize=1024)

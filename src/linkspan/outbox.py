@@ -135,8 +135,9 @@ class Relay:
         self._known.add(message.position)
         self._taken = max(self._taken, message.position)
         key = (message.topic, message.key)
-        if self._batching and message.topic in self._batching:
-            self._batching[message.topic].add(message)
+        batching = self._batching.get(message.topic) if self._batching else None
+        if batching is not None:
+            batching.add(message)
         elif not message.key:
             self._ready.append(message)
         elif key in self._keys:

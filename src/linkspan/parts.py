@@ -20,6 +20,7 @@ from linkspan.work import Work, unreadable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from linkspan.envelope import Envelope
     from linkspan.ports import Clock, Delivery
 
 __all__ = ["Part", "Parts", "Share", "holds_many", "work_of"]
@@ -150,11 +151,7 @@ class Parts:
             batch.error = error
             return []
         share = Share(delivery, len(found), self._clock)
-        works = [work_of(Part(self._topic, single.headers, single.data, share)) for single in found]
-        for work in works:
-            if holds_many(work):
-                work.error = Error(Code.INVALID_ARGUMENT, "A batch holds another batch: send its messages singly.")
-        return works
+        return [_part(Part(self._topic, single.headers, single.data, share), single.envelope) for single in found]
 
 
 class _Held:
@@ -187,6 +184,14 @@ def work_of(delivery: Delivery) -> Work:
     except Error as error:
         return unreadable(delivery, error)
     return Work(delivery, envelope, envelope.key or f"~{envelope.id}")
+
+
+def _part(part: Part, envelope: Envelope | None) -> Work:
+    """Take one message of a batch in hand."""
+    work = work_of(part) if envelope is None else Work(part, envelope, envelope.key or f"~{envelope.id}")
+    if work.envelope.content_type != PROTOBUF and holds_many(work):
+        work.error = Error(Code.INVALID_ARGUMENT, "A batch holds another batch: send its messages singly.")
+    return work
 
 
 def holds_many(work: Work) -> bool:

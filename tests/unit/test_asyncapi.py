@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from linkspan.cli.contract_target import load_contracts, members_of_app
-from linkspan.contracts.asyncapi import asyncapi
+from linkspan.contracts.asyncapi import Member, asyncapi
 from linkspan.contracts.payload_proto import payload_proto
 from linkspan.message import type_name
 from linkspan.sender import command_topic, event_topic
@@ -68,6 +68,17 @@ def test_app_tells_who_sends_and_who_takes() -> None:
         "shop.payments.v1.Payments.PayBack",
         "shop.payments.v1.Payments.PayBack.json",
     }
+
+
+def test_topic_in_batches_tells_that_they_come() -> None:
+    module = declare(DECLARED, package="async.many.v1")
+    topic = event_topic("async.many.v1")
+    made = asyncapi([module.contract], [Member("ships", publishes=(module.Shipped,), batches=(topic, "other.v1.events"))])
+
+    assert made["channels"][topic]["parameters"]["type"]["enum"] == ["Shipped", "batch"]
+    assert made["components"]["messages"]["linkspan.batch.v1"]["contentType"] == "application/vnd.linkspan.batch+zstd"
+    sent = [each["$ref"].rpartition("/")[2] for each in made["operations"][f"ships.send.{topic}"]["messages"]]
+    assert sent == ["async.many.v1.Shipped", "linkspan.batch.v1"]
 
 
 def test_message_tells_key_personal_parts_headers_and_expiry() -> None:

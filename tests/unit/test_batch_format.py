@@ -61,7 +61,26 @@ def test_messages_come_out_as_they_went_in(given_: list[tuple[str, str, bytes, i
     for single, message in zip(found, messages, strict=True):
         sequence = b"ce-sequence: %d\r\n" % message.sequence if message.sequence else b""
         assert single.headers == message.headers + sequence
+        assert single.envelope is None or single.envelope == read(single.headers)
     assert is_batch(read(batch.headers).content_type)
+
+
+@pytest.mark.parametrize("key", ["k", "key-7", "a/b:c", "k 1", "ü", "k" * 513])
+def test_attributes_are_read_by_the_way_or_as_those_of_a_single_message(key: str) -> None:
+    (plain,) = singles(pack([outgoing(1, sequence=3)], Packer(), 0.0).data)
+    assert plain.envelope == read(plain.headers)
+
+    _, other = singles(pack([outgoing(1), outgoing(2, key=key)], Packer(), 0.0).data)
+    assert (other.envelope is None) == (key in {"k 1", "ü", "k" * 513})
+
+
+@pytest.mark.parametrize("line", ["ce-time: \x01", "ce-expirytime: 2026-11-22T10:00:00Z", "ce-time: \n"])
+def test_what_a_single_message_is_refused_for_is_not_let_through_in_a_batch(line: str) -> None:
+    odd = outgoing(1).headers.replace(b"ce-time: 2026-11-22T10:00:00.000Z", line.encode())
+    (single,) = singles(pack([Outgoing(TOPIC, "Placed", 0, "1", "k", odd, b"")], Packer(), 0.0).data)
+
+    assert single.envelope is None
+    assert single.headers == odd
 
 
 def test_a_block_without_the_usual_order_is_kept_as_it_is() -> None:

@@ -110,6 +110,15 @@ async def test_a_batch_holds_one_lane_only(tmp_path: Path) -> None:
                 assert len({lane_of(read(single.headers).key) for single in singles(record.data)}) == 1
 
 
+async def test_mixed_batches_hold_all_lanes_in_the_order_of_commits(tmp_path: Path) -> None:
+    async with batched(tmp_path, batches=Batches(mixed=True)) as run:
+        await together(run, *((f"k{number}", number) for number in range(300)))
+        await has_effects(run, 300)
+
+        assert kinds(run) == [300]
+        assert await run.effects("select number from effect order by position") == [(number,) for number in range(300)]
+
+
 async def test_settings_bound_a_batch(tmp_path: Path) -> None:
     async with batched(tmp_path, batches=Batches(events=7, size=100_000)) as run:
         await together(run, *(("k", number) for number in range(70)))

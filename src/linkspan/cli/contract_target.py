@@ -58,6 +58,7 @@ def _member(service: Service) -> Member:
         publishes=tuple(event for event in events if service.owned.allows(package_of(event), type_name(event))),
         takes=tuple(each.operation for each in service.operations.values() if isinstance(each.operation, Command)),
         reacts=tuple(each.request for each in service.events.values()),
+        batches=tuple(service.batched),
     )
 
 

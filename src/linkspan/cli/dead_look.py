@@ -11,6 +11,7 @@ import typer
 
 from linkspan.cli.dead_advice import advice
 from linkspan.cli.dead_target import AsJson, Number, Service, Target, Who, content_class, decoded, found_letter, one_store, the_service
+from linkspan.cli.singly import batch_content
 from linkspan.cli.table import moment, show
 from linkspan.cli.target import chosen, load_app, opened_stores
 from linkspan.desk import Choice, Desk, holder
@@ -155,7 +156,7 @@ def _shown(app: App, letter: Letter) -> dict[str, Any]:
 def _content(app: App, letter: Letter) -> str:
     cls = content_class(app, letter)
     if cls is None:
-        return f"{len(letter.data)} bytes of a type that this service does not handle"
+        return batch_content(letter) or f"{len(letter.data)} bytes of a type that this service does not handle"
     try:
         return redacted(decoded(cls, letter))
     except Error:

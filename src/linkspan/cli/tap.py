@@ -15,6 +15,7 @@ import typer
 from linkspan import envelope as envelopes
 from linkspan.cli.declared import chosen_topics, types_of
 from linkspan.cli.shown import content, shown_key
+from linkspan.cli.singly import singly
 from linkspan.errors import Code, Error, SetupError
 from linkspan.runtime import system
 
@@ -74,12 +75,13 @@ async def watch(app: App, names: Sequence[str], look: Look) -> int:
 
     def receive(seen: Seen) -> None:
         nonlocal count
-        line = _line(seen, chosen[seen.topic], types, look)
-        if line and not done.is_set():
-            count += 1
-            typer.echo(line)
-            if count == look.limit:
-                done.set()
+        for single in singly(seen):
+            line = _line(single, chosen[seen.topic], types, look)
+            if line and not done.is_set():
+                count += 1
+                typer.echo(line)
+                if count == look.limit:
+                    done.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, done.set)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from linkspan import envelope as envelopes
 from linkspan.cli.declared import topics_of
+from linkspan.cli.singly import singly
 from linkspan.cli.tap import tap_of
 from linkspan.cli.target import opened_stores
 from linkspan.errors import Code, Error, SetupError
@@ -117,7 +118,7 @@ async def _passed(app: App, since: float, notes: list[str]) -> list[Passed]:
                 await _read(tap.add(topic, since=since), seen, topic, notes)
     except (Error, SetupError) as error:
         notes.append(f"The broker's log was not read: {error.message if isinstance(error, Error) else error}")
-    return [passed for each in seen if (passed := _message(each)) is not None]
+    return [passed for each in seen for single in singly(each) if (passed := _message(single)) is not None]
 
 
 async def _read(adding: Any, seen: list[Seen], topic: str, notes: list[str]) -> None:

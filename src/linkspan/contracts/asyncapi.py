@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from linkspan.batch import BATCH, NAME, TYPE
 from linkspan.contracts.comments import comments
 from linkspan.contracts.descriptors import events_of, services_of, with_imports
 from linkspan.contracts.json_schema import Schemas
@@ -46,6 +47,21 @@ _CLOUDEVENTS: Final[dict[str, Any]] = {
     },
 }
 
+_BATCH: Final[dict[str, Any]] = {
+    "name": TYPE,
+    "title": "batch",
+    "summary": "Many messages of one topic, compressed with zstd.",
+    "description": "Linkspan's own format, read by Linkspan: its page 'Wire format' says how. Messages that come alone are not in batches.",
+    "contentType": BATCH,
+    "headers": {
+        "allOf": [
+            {"$ref": _HEADERS},
+            {"type": "object", "properties": {"ce-type": {"const": TYPE}, "ce-datacontenttype": {"const": BATCH}}},
+        ]
+    },
+    "payload": {"type": "string", "format": "binary"},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -56,12 +72,14 @@ class Member:
         publishes: Events that it owns.
         takes: Commands that it carries out.
         reacts: Events of others that it handles.
+        batches: Topics that it publishes to in batches.
     """
 
     name: str
     publishes: tuple[type[protobuf.Message[Any]], ...] = ()
     takes: tuple[Command[Any, Any], ...] = ()
     reacts: tuple[type[protobuf.Message[Any]], ...] = ()
+    batches: tuple[str, ...] = ()
 
 
 def members_of(contract: Contract) -> list[Member]:
@@ -135,6 +153,19 @@ class _Document:
         for command in member.takes:
             if command.answer != "now" and has_key(command.request):
                 self._add(member, "receive", _Sent(command.full_name, command.package, command.request, command))
+        for topic in member.batches:
+            self._add_batches(member, topic)
+
+    def _add_batches(self, member: Member, topic: str) -> None:
+        """Say that messages of a topic may come in batches."""
+        told = self.operations.get(f"{member.name}.send.{topic}")
+        if told is None:
+            return
+        self.messages[TYPE] = _BATCH
+        types = self.channels[topic]["parameters"]["type"]
+        types["enum"] = sorted({*types["enum"], NAME})
+        self.channels[topic]["messages"][TYPE] = {"$ref": f"#/components/messages/{TYPE}"}
+        told["messages"].append({"$ref": f"#/channels/{topic}/messages/{TYPE}"})
 
     def _add(self, member: Member, action: Literal["send", "receive"], sent: _Sent) -> None:
         package, name, kind = sent.package, sent.name, "events" if sent.command is None else "commands"
