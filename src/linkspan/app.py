@@ -27,7 +27,7 @@ from linkspan.routes import check_overlaps
 from linkspan.running import RunningService
 from linkspan.runtime import system
 from linkspan.schedule import Timetable
-from linkspan.stores import open_store
+from linkspan.stores import open_store, own_url
 from linkspan.transport.grpc_address import check_installed
 from linkspan.transport.tls import Tls
 from linkspan.transport.web import Web
@@ -65,7 +65,7 @@ class App:
     Args:
         services: The services; each gets a database of its own.
         broker: `nats://host:port,host:port`, or `memory://` (LINKSPAN_BROKER). Default: an embedded NATS server in the data directory.
-        store: The template of database URLs (LINKSPAN_STORE), default `sqlite:///<data>/{service}.db`.
+        store: The template of database URLs (LINKSPAN_STORE), default `sqlite:///<data>/{service}.db`; or `postgresql://user@host/db`.
         http: `host:port` of the direct path (LINKSPAN_HTTP), default `127.0.0.1:8080`; port 0 takes a free one.
         tls: Certificate, key and CAs (LINKSPAN_TLS_CERT, _KEY, _CLIENT_CA, _CA); with a certificate the direct path is https.
         grpc: `host:port` for gRPC peers (LINKSPAN_GRPC), default none; needs the extra `grpc`.
@@ -196,7 +196,7 @@ class App:
     def store_url(self, service: Service) -> str:
         """Return the URL of a service's database."""
         template = service.store or self._store_template or f"sqlite:///{quote(str(self.data))}/{{service}}.db"
-        return template.replace("{service}", service.name)
+        return own_url(template.replace("{service}", service.name), service.name)
 
     def _sharing(self, service: Service) -> list[Service]:
         """Return the services whose store this one has."""

@@ -279,7 +279,8 @@ def test_url_names_a_file(url: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("postgresql://db/shop", "is not there yet: use one of sqlite:"),
+        ("postgresql://db/shop?schema=pg_own", "schema 'pg_own' of store 'shop' cannot be used"),
+        ("postgres://db/shop?sessions=many", "number of sessions of store 'shop' is 'many'"),
         ("mysql://db/shop", "'mysql://' is not known: use one of sqlite:"),
         ("shop.db", "is not known"),
         ("sqlite://", "must name a file"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from linkspan.message import traits_of, type_name
 from linkspan.operation import Command
 from linkspan.sender import command_topic, event_topic
+from linkspan.stores import without_password
 
 if TYPE_CHECKING:
     from linkspan.app import App
@@ -40,7 +41,7 @@ def _service(app: App, service: Service) -> dict[str, Any]:
     taken: set[str] = {line["topic"] for line in (*operations, *reacts) if line["topic"]}
     return {
         "service": service.name,
-        "store": app.store_url(service),
+        "store": without_password(app.store_url(service)),
         "contracts": [contract.full_name for contract in service.contracts],
         "operations": operations,
         "reacts_to": reacts,

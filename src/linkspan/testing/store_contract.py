@@ -227,9 +227,11 @@ class StoreContract(ScheduledScenarios):
     # --- interactive sessions
 
     async def test_session_is_exclusive(self, tmp_path: Path) -> None:
-        """What was submitted before a session commits before it; what comes after waits for its end, in order."""
+        """In a store of one process, what was submitted before a session commits before it; what comes after waits for its end."""
         done = Settled()
         async with self.store(tmp_path) as store:
+            if store.shared:
+                return  # there sessions run side by side: see the next
             before, after = done.unit(statements=[(INSERT, ("a", 1))]), done.unit(statements=[(INSERT, ("c", 1))])
             store.submit(before)
             inner = done.unit()
@@ -245,6 +247,25 @@ class StoreContract(ScheduledScenarios):
             await (await opened(_of(second))).rollback()
             expect(done.order, [before, inner, after], "settled in order of commit")
             expect(await effects(store), ["a", "b", "c"], "all were written")
+
+    async def test_sessions_of_a_shared_store_run_side_by_side(self, tmp_path: Path) -> None:
+        """In a store that others share, sessions and groups do not wait for each other; a repeat waits, then is a duplicate."""
+        done = Settled()
+        async with self.store(tmp_path) as store:
+            if not store.shared:
+                return
+            one, two = done.unit(("s", "1")), done.unit(("s", "2"))
+            first, second = await opened(store.begin(one, NOTHING)), await opened(store.begin(two, NOTHING))
+            await first.execute(INSERT, ("a", 1))
+            await second.execute(INSERT, ("b", 1))
+            await done.write(store, "c")
+            expect(await effects(store), ["c"], "a group commits beside open sessions")
+            repeat = asyncio.ensure_future(store.begin(done.unit(("s", "1")), NOTHING))
+            await second.commit()
+            expect((repeat.done(), await effects(store)), (False, ["b", "c"]), "the repeat waits for the first")
+            await first.commit()
+            expect(await repeat, None, "and is a duplicate once that is committed")
+            expect(done.order[1:], [two, one], "settled in order of commit")
 
     async def test_session_commits_the_whole_unit(self, tmp_path: Path) -> None:
         """Recorded statements run at begin and are cleared; the rest and the messages are written at commit, then the unit settles."""

@@ -36,7 +36,7 @@ __all__ = [
 
 SCRIPTS = [("001_effect", "create table effect (id text primary key, amount integer not null);\ncreate table note (line text);")]
 INSERT = "insert into effect (id, amount) values (?, ?)"
-NOTHING = "select 1 where 0"
+NOTHING = "select 1 where 1 = 0"
 """A first statement for a session that is about something else."""
 TOPIC = "shop.events"
 
@@ -132,7 +132,14 @@ async def effects(store: Store) -> list[str]:
 
 
 class StoreScenarios:
-    """The hook that an adapter fills."""
+    """The hook that an adapter fills, and what depends on a database's own SQL."""
+
+    TRIGGER = """
+        create trigger t after insert on effect begin
+            insert into note values (new.id); insert into note values ('t');
+        end;
+    """
+    """Notes the id of each new effect, then 't'. Holds semicolons that end no statement."""
 
     def make_store(self, place: Path, runtime: Runtime, *, exclusive: bool = True) -> Store:
         """Return a store that is not open yet; the same place has the same content. `exclusive=False` stands beside a running one."""
