@@ -18,8 +18,10 @@ from linkspan.client import Caller, Client, check_addresses
 from linkspan.entrances import Entrances
 from linkspan.errors import SetupError
 from linkspan.handler import check_streams
+from linkspan.lanes import instance_name
 from linkspan.middleware import Deadline, Tracing
 from linkspan.outbox import Relay
+from linkspan.outbox_shared import SharedRelay
 from linkspan.owner import check_owners
 from linkspan.places import Places, addresses_of
 from linkspan.readiness import Readiness
@@ -125,6 +127,7 @@ class App:
         self.readiness = Readiness()
         self._turns = Turns()
         self._entrances = Entrances(self.runtime, self._places, self.readiness, web=web or Web.from_environment(), tls=self.tls)
+        self._instance = ""
         self.broker: Broker | None = None
         self.embedded: EmbeddedServer | None = None
         self.drifts: list[Drift] = []
@@ -243,7 +246,11 @@ class App:
             await self._open_service(stack, service)
         running = self.running.values()
         topics = sorted({topic for each in running for topic in each.topics})
-        self.drifts = await self.broker.declare(topics, [group for each in running for group in each.groups])
+        alone = [group for each in running for group in each.groups if each.lanes is None]
+        shared = [group for each in running for group in each.groups if each.lanes is not None]
+        self.drifts = await self.broker.declare(topics, alone)
+        if shared:
+            self.drifts += await self.broker.declare([], shared, lanes=True)
         for reader in (reader for each in running for reader in each.foreign):
             self.drifts += await reader.declare()
         for drift in self.drifts:
@@ -297,7 +304,11 @@ class App:
             await store.open()
             stack.push_async_callback(store.aclose)
             assert self.broker is not None  # noqa: S101 - opened before
-            self._relays[url] = Relay(store, self.broker, self.runtime)
+            self._instance = self._instance or (instance_name(self.runtime) if store.shared else "")
+            relay = (
+                SharedRelay(store, self.broker, self.runtime, self._instance) if store.shared else Relay(store, self.broker, self.runtime)
+            )
+            self._relays[url] = relay
             stack.push_async_callback(self._relays[url].aclose)
             self.timetables.append(Timetable(store, self._relays[url], self.runtime))
             stack.push_async_callback(self.timetables[-1].aclose)
@@ -317,6 +328,7 @@ class App:
             middleware=self._middleware,
             turns=self._turns,
             retention=max(each.retention for each in self._sharing(service)),
+            instance=self._instance,
         )
         if service.lifespan is not None:
             running.provide(await stack.enter_async_context(service.lifespan()))

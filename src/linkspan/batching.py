@@ -18,6 +18,7 @@ from linkspan.zstd import Packer
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Collection
 
     from linkspan.ports import Outgoing, Runtime
 
@@ -83,6 +84,21 @@ class Batching:
             self._queued.add(lane)
             self._turns.append(lane)
 
+    def drop(self, lanes: Collection[int]) -> list[Outgoing]:
+        """Forget what waits in these lanes, and return it; what is under way has its end first."""
+        dropped: list[Outgoing] = []
+        for lane in lanes:
+            _, chosen = self._doubt.pop(lane, (None, ()))
+            dropped += [*chosen, *self._waiting[lane]]
+            self._waiting[lane].clear()
+            if lane in self._turns:
+                self._turns.remove(lane)
+                self._queued.discard(lane)
+        self._count -= len(dropped)
+        for key in [key for key, messages in self._aside.items() if messages[0].lane in lanes]:
+            dropped += self._aside.pop(key)
+        return dropped
+
     def send(self) -> None:
         """Send what may go now."""
         while self._turns and (not self._flying or self._count <= FEW):
@@ -144,7 +160,9 @@ class Batching:
         self._outlet.due()
 
     def _again(self, lane: int, key: str) -> None:
-        messages = self._aside.pop(key)
+        messages = self._aside.pop(key, [])
+        if not messages:
+            return
         self._count += len(messages)
         self._waiting[lane].extendleft(reversed(messages))
         if lane not in self._queued:

@@ -21,8 +21,8 @@ from linkspan import envelope as envelopes
 from linkspan.context import Context, Duplicate
 from linkspan.envelope import PROTOBUF, claim
 from linkspan.errors import Code, Error
+from linkspan.lane_reading import LaneReading
 from linkspan.parts import Parts, holds_many, work_of
-from linkspan.path import Path
 from linkspan.ports import LetterState, Outcome
 from linkspan.retrying import Retrying
 from linkspan.when import is_over
@@ -30,10 +30,12 @@ from linkspan.work import (
     Binding,
     Counts,
     Work,
+    context_of,
     handler_error,
     letter_work,
     met_itself,
     resumed,
+    rolled_back,
     took_too_long,
     was_cancelled,
 )
@@ -106,16 +108,18 @@ class Consumer:
         self._careful = 0
         self._careful_until = 0.0
         self.counts = Counts()
+        self.lanes = LaneReading(self, home, holding, broker, self._ready, self._busy, self._begin) if self._store.shared else None
 
     async def start(self) -> None:
-        """Start the workers, then take deliveries."""
+        """Start the workers, then take deliveries; where the store is shared these come with the lanes."""
         loop = asyncio.get_running_loop()
         for _ in range(max((self._limits.concurrency, *(binding.limits.concurrency for binding in self._bindings.values())))):
             self._workers[loop.create_task(self._work())] = None
         self._beat = self._clock.call_later(BEAT, self._beats)
         if self._store.crashed:
             self._careful, self._careful_until = PREFETCH, self._clock.monotonic() + SETTLED_IN
-        self._subscription = await self._broker.subscribe(self.topic, self._home.name, self.receive, prefetch=PREFETCH)
+        if self.lanes is None:
+            self._subscription = await self._broker.subscribe(self.topic, self._home.name, self.receive, prefetch=PREFETCH)
 
     @property
     def careful(self) -> bool:
@@ -130,6 +134,8 @@ class Consumer:
         self.stopping = True
         if self._subscription is not None:
             await self._subscription.stop()
+        if self.lanes is not None:
+            await self.lanes.stop()
         self._packed.clear()
         for work in (*self._ready, *(later for behind in self._busy.values() if behind for later in behind)):
             self.give_up(work)
@@ -154,6 +160,8 @@ class Consumer:
         for task in self._workers:
             task.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
+        if self.lanes is not None:
+            await self.lanes.aclose()
 
     def receive(self, delivery: Delivery) -> None:
         """Take one delivery from the broker; never raises, never blocks."""
@@ -170,6 +178,8 @@ class Consumer:
 
     def _take(self, work: Work) -> None:
         """Let a message that has come run when its key is free."""
+        if self.lanes is not None and not self.lanes.place(work):
+            return
         key = work.key
         self.in_hand.add(work)
         if key in self._busy:
@@ -191,10 +201,12 @@ class Consumer:
 
     def run_letter(self, letter: Letter, done: Callable[[Work], None]) -> None:
         """Handle a held message again; `done(work)` follows when it has its effect or is held once more."""
-        if self.stopping:
-            self._holding.put_back(letter)
-            return
         work = letter_work(letter)
+        if self.stopping or (self.lanes is not None and not self.lanes.adopt(work, letter)):
+            self._holding.put_back(letter)
+            if not self.stopping:
+                done(work)
+            return
         work.done = done
         self.in_hand.add(work)
         if not holds_many(work) or not self._parts.unpack_letter(work, partial(self._holding.drop, self, work, letter)):
@@ -202,6 +214,8 @@ class Consumer:
 
     def offer(self, work: Work) -> None:
         """Let a worker take a message that is in hand, and whose key waits for nothing else."""
+        if work.hold is not None and work.hold.reading.let_go(work):
+            return
         self._ready.append(work)
         if self._idle:
             self._wake()
@@ -269,11 +283,13 @@ class Consumer:
         binding = self._bindings.get(work.envelope.type)
         if binding is None and work.letter is None and not self._ours(work):
             self.counts.skipped += 1  # before anything is held: nobody here waits for it, and no key has to
-            self.finish(work)
+            self._pass_over(work)
             return None
         if work.envelope.expires and is_over(envelopes.moment(work.envelope.expires), self._clock.now()):
             self._expired(work)
             return None
+        if work.hold is not None and work.letter is None and not work.ahead and self._holding.may_have_gap(self.topic, work.key):
+            return work.hold.reading.begin_ahead(work)
         if work.letter is None and not self._may_start(work):
             return None
         if binding is None:
@@ -288,7 +304,12 @@ class Consumer:
             self.retrying.dead(work, error)
             return None
         work.started = self._clock.monotonic()
-        return self._run(work, binding, self._context(work, binding), request)
+        return self._run(work, binding, context_of(self._home, work, binding), request)
+
+    def _pass_over(self, work: Work) -> None:
+        """Finish with a message that is not handled; where several share the store it counts in the sequence of its key."""
+        if work.hold is None or not work.hold.reading.pass_over(work):
+            self.finish(work)
 
     async def _begin_later(self, work: Work) -> None:
         await self._relay.room()
@@ -298,6 +319,8 @@ class Consumer:
 
     def _run(self, work: Work, binding: Binding, ctx: Context, request: Any) -> Coroutine[Any, Any, None] | None:
         work.running = True
+        if work.hold is not None:
+            work.hold.reading.guard(ctx.tx.unit, work)
         self._reached("handler.run.before")
         run: Any = copy_context().run
         try:
@@ -317,11 +340,11 @@ class Consumer:
         except Duplicate:
             self.finish(work, duplicate=True)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
-            unseen = await self._rollback(ctx)
+            unseen = await rolled_back(ctx)
             late = took_too_long(binding.limits) if asyncio.current_task() in self._timed_out else None
             self.retrying.failed(work, late or unseen or handler_error(error, binding.limits, self.fields(work)))
         except BaseException:
-            await self._rollback(ctx)
+            await rolled_back(ctx)
             raise
         else:
             rest = self._succeeded(work, binding, ctx)
@@ -339,7 +362,7 @@ class Consumer:
 
     def _may_start(self, work: Work) -> bool:
         envelope = work.envelope
-        if self._holding.holds(self.topic, work.key):
+        if not work.ahead and self._holding.holds(self.topic, work.key):
             self.retrying.hold(work, LetterState.WAITING, None)
             return False
         if not envelope.key and envelope.type in self._bindings:
@@ -356,7 +379,7 @@ class Consumer:
         self.counts.expired += 1
         _log.info("A message expired before it was handled.", extra=self.fields(work))
         if work.letter is None:
-            self.finish(work)
+            self._pass_over(work)
         else:
             self._holding.drop(self, work, work.letter, expired=True)
 
@@ -364,28 +387,11 @@ class Consumer:
         """Tell whether a type must have a handler here: a command for a service of ours. Other services' types are skipped."""
         return bool(self._strict) and work.envelope.type.startswith(self._strict)
 
-    def _context(self, work: Work, binding: Binding) -> Context:
-        envelope = work.envelope
-        id_, source = envelope.id, envelope.source
-        return Context(
-            self._home,
-            binding.operation,
-            id_,
-            id_,
-            envelope.correlation or id_,
-            envelope.trace,
-            source,
-            work.started + binding.limits.timeout,
-            Path.DURABLE,
-            attempt=work.tries + 1 + (work.letter.attempts if work.letter is not None else 0),
-            claim=claim(self._home.name, source, id_) if binding.once else None,
-        )
-
     # --- out ---
 
     def _commit(self, work: Work, binding: Binding, tx: Transaction | None) -> None:
         """Hand recorded work to the group commit; what the inbox does not guard and wrote nothing is done already."""
-        if not binding.once and work.letter is None and (tx is None or not tx.wrote):
+        if not binding.once and work.letter is None and work.hold is None and (tx is None or not tx.wrote):
             self.counts.handled += 1
             self.finish(work)
             return
@@ -402,11 +408,14 @@ class Consumer:
         try:
             await tx.session.commit()
         except Error as error:
-            self.retrying.failed(work, error)
+            if work.hold is None or not work.hold.reading.refused(tx.unit):
+                self.retrying.failed(work, error)
 
     def _prepare(self, work: Work, unit: Unit) -> None:
         unit.tag = work
         unit.settled = self._settled
+        if work.hold is not None and unit is not work.unit:
+            work.hold.reading.guard(unit, work)
         if work.letter is not None:
             self._holding.leave(unit, work.letter)
 
@@ -417,6 +426,9 @@ class Consumer:
             return
         if unit.outcome is Outcome.DUPLICATE:
             self.finish(work, duplicate=True)
+            return
+        if work.hold is not None and unit.outcome is not Outcome.COMMITTED:
+            work.hold.reading.refused(unit)
             return
         self.counts.handled += 1
         if self._careful:
@@ -430,6 +442,8 @@ class Consumer:
     def finish(self, work: Work, *, duplicate: bool = False) -> None:
         """Acknowledge and let the key's next message start."""
         if duplicate:
+            if work.hold is not None and work.hold.reading.kept_out(work):
+                return
             self.counts.duplicates += 1
             if work.letter is not None:
                 self._holding.drop(self, work, work.letter)
@@ -443,6 +457,8 @@ class Consumer:
         if self._packed:
             self._parts.more()
         work.started = 0.0
+        if work.ahead:
+            self._holding.came(self.topic, work)
         if self._careful and not self.in_hand and self._clock.monotonic() > self._careful_until:
             self._careful = 0
         if self._drained is not None:
@@ -457,16 +473,6 @@ class Consumer:
                 self._wake()
         else:
             self._busy.pop(work.key, None)
-
-    async def _rollback(self, ctx: Context) -> Error | None:
-        """Undo; return why the handler's own failure does not count: what it saw has not come true."""
-        tx = ctx.used_tx
-        if tx is not None and tx.session is not None:
-            try:
-                await asyncio.shield(tx.session.rollback())
-            except Error as error:
-                return error
-        return None
 
     # --- time ---
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from linkspan.desk import attempted, forgotten, stack_of
 from linkspan.errors import Error
+from linkspan.lane_reading import follows, guard, sticky, waits_for
 from linkspan.parking import after_failure, blamed, buried, ended_process, new_letter, spent, suspected
 from linkspan.ports import Letter, LetterState, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from linkspan.consumer import Consumer
     from linkspan.context import Home
@@ -46,6 +47,7 @@ class _Key:
 
     `version` counts what happens to it and `runs` its letters' ends, so that a look at the table knows whether it is still true.
     `pending` letters are on their way into the table. While one is `running` no other is; one that failed leaves it `stuck` until due.
+    With a `gap` its first letter may wait for a message that is missing.
     """
 
     version: int = 0
@@ -53,6 +55,8 @@ class _Key:
     pending: int = 0
     running: bool = False
     stuck: bool = False
+    gap: bool = False
+    lane: int = 0
 
 
 class Holding:
@@ -67,6 +71,7 @@ class Holding:
         self._clock = home.runtime.clock
         self._consumers: dict[str, Consumer] = {}
         self._keys: dict[tuple[str, str], _Key] = {}
+        self._lanes: set[int] = set()
         self._timer: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -76,10 +81,9 @@ class Holding:
         self._consumers[consumer.topic] = consumer
 
     async def start(self) -> None:
-        """Learn which keys are held; must end before the first delivery."""
-        for topic, key in await self._store.held_keys():
-            if topic.startswith(self._place("")):
-                self._keys[topic.removeprefix(self._place("")), key] = _Key()
+        """Learn which keys are held, where lanes do not tell it later; must end before the first delivery."""
+        if not self._store.shared:
+            await self.gain(None)
         self._wary = self._store.crashed
         self._timer = self._clock.call_later(0.0, self._tick)
 
@@ -91,6 +95,20 @@ class Holding:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def gain(self, lanes: Collection[int] | None) -> None:
+        """Learn which keys of these lanes are held, before their first delivery. Raises `Error`."""
+        for place, key in await self._store.held_keys(lanes):
+            consumer = self._consumers.get(place.removeprefix(self._place("")))
+            if consumer is not None and place.startswith(self._place("")):
+                lane = 0 if consumer.lanes is None else consumer.lanes.lane_of(key)
+                self._keys.setdefault((consumer.topic, key), _Key(gap=lanes is not None, lane=lane))
+        self._lanes.update(lanes or ())
+
+    def lose(self, lanes: Collection[int]) -> None:
+        """Forget what is held of these lanes: it is another's."""
+        self._lanes.difference_update(lanes)
+        self._keys = {place: key for place, key in self._keys.items() if key.lane not in lanes}
 
     def holds(self, topic: str, key: str) -> bool:
         """Tell whether messages of this key must wait."""
@@ -118,17 +136,20 @@ class Holding:
         unit, limits, now = self._home.unit(), consumer.limits(work.envelope.type), self._clock.now()
         if work.letter is None:
             letter = new_letter(self._place(consumer.topic), work, state, error, limits=limits, now=now)
+            guard(unit, work, letter)
             self._store.add_letter(unit, letter)
             state = letter.state
         else:
             letter = after_failure(work.letter, work.tries, state, error, limits=limits, now=now)
+            guard(unit, work, letter)
             self._store.update_letter(unit, letter)
             state = letter.state
         if error is not None:
             unit.statements += attempted(letter, stack_of(error))
-        key = self._keys.setdefault((consumer.topic, work.key), _Key())
+        key = self._keys.setdefault((consumer.topic, work.key), _Key(lane=letter.lane))
         key.version += 1
         key.pending += 1
+        key.gap = key.gap or work.gap
         unit.tag = (consumer, work, state, error)
         unit.settled = partial(self._held, key)
         self._home.runtime.reached("letter.hold.before")
@@ -142,6 +163,16 @@ class Holding:
             code = unit.error.code.value if unit.error else "unknown"
             _log.error("A letter could not be stored; its message stays in hand.", extra={"service": self._home.name, "code": code})
             consumer.retrying.not_held(work, state, error, STORE_RETRY)
+            return
+        if unit.outcome is Outcome.GAP:
+            work.gap = True
+            self.hold(consumer, work, state, error)
+            return
+        if unit.outcome is Outcome.DUPLICATE:
+            consumer.finish(work, duplicate=True)
+            return
+        if unit.outcome is Outcome.MOVED and work.hold is not None:
+            work.hold.reading.gone(work)
             return
         self._home.runtime.reached("letter.hold.after")
         key.stuck = work.letter is not None
@@ -164,6 +195,7 @@ class Holding:
         unit = self._home.unit()
         unit.tag = (consumer, work)
         unit.settled = self._dropped
+        unit.fence = work.hold.fence if work.hold is not None else None
         if expired:
             self._store.expire_letter(unit, letter.position, who=self._home.name, at=self._clock.now())
         self.leave(unit, letter)
@@ -190,12 +222,13 @@ class Holding:
         """Take up letters that are due or redriven, and free keys whose last letter another process discarded."""
         try:
             versions = {place: key.version for place, key in self._keys.items()}
-            there = await self._store.held_keys()
+            lanes = frozenset(self._lanes) if self._store.shared else None
+            there = await self._store.held_keys(lanes)
             for (topic, name), version in versions.items():
                 key = self._keys.get((topic, name))
                 if key and (self._place(topic), name) not in there and key.version == version and not key.pending and not key.running:
                     del self._keys[topic, name]
-            heads = await self._store.heads(self._clock.now(), AT_ONCE)
+            heads = await self._store.heads(self._clock.now(), AT_ONCE, lanes)
             for letter in heads:
                 place = (letter.topic.removeprefix(self._place("")), letter.key)
                 key = self._keys.get(place)
@@ -211,14 +244,16 @@ class Holding:
         consumer = self._consumers.get(topic)
         if consumer is None or not letter.topic.startswith(self._place("")):
             return False
-        key = self._keys.setdefault((topic, letter.key), _Key())
+        if consumer.lanes is not None and consumer.lanes.hold(letter.lane) is None:
+            return False
+        key = self._keys.setdefault((topic, letter.key), _Key(lane=letter.lane))
         if key.running or self._closed:
             return False
         key.running, key.stuck = True, False
         limits = consumer.limits(letter.type)
         self._home.runtime.reached("letter.run.before")
         if letter.state is LetterState.PARKED and spent(letter, limits):
-            dead = buried(letter, self._clock.now())
+            dead = sticky(buried(letter, self._clock.now()), letter)
             self._change(dead, partial(self._buried, key), attempted(dead, "") if ended_process(dead) else ())
         else:
             wary = self._wary or consumer.careful or letter.state is not LetterState.WAITING
@@ -236,9 +271,9 @@ class Holding:
             key.running = False
             self._turns.leave()
         elif ended_process(letter):
-            self._change(blamed(letter, limits=limits, now=now), noted, attempted(letter, ""))
+            self._change(sticky(blamed(letter, limits=limits, now=now), letter), noted, attempted(letter, ""))
         elif wary:
-            self._change(suspected(letter, now), noted)
+            self._change(sticky(suspected(letter, now), letter), noted)
         else:
             consumer.run_letter(letter, partial(self._ran, consumer.topic, key))
 
@@ -246,13 +281,20 @@ class Holding:
         unit = self._home.unit()
         unit.settled = settled
         unit.statements += more
+        consumer = self._consumers[letter.topic.removeprefix(self._place(""))]
+        if consumer.lanes is not None:
+            unit.fence = consumer.lanes.fence(letter.lane)
+            if unit.fence is None:  # its lane is another's by now, and so is the letter
+                unit.outcome = Outcome.MOVED
+                settled(unit)
+                return
         self._store.update_letter(unit, letter)
         self._home.runtime.reached("letter.count.before")
         self._store.submit(unit)
 
     def _noted(self, consumer: Consumer, letter: Letter, key: _Key, unit: Unit) -> None:
         self._home.runtime.reached("letter.count.after")
-        if unit.outcome is Outcome.FAILED:
+        if unit.outcome is not Outcome.COMMITTED:
             key.running = False
             self._turns.leave()
         else:
@@ -265,6 +307,52 @@ class Holding:
     def put_back(self, letter: Letter) -> None:
         """Store a letter as it was before a run that will not take place."""
         self._change(letter, _ignore)
+
+    # --- missing messages ---
+
+    def may_have_gap(self, topic: str, key: str) -> bool:
+        """Tell whether the letters of a held key may wait for a missing message."""
+        held = self._keys.get((topic, key))
+        return held is not None and held.gap
+
+    async def fills_gap(self, topic: str, work: Work) -> bool:
+        """Tell whether a message is one that its key's letters wait for: then none of them runs until `came`."""
+        while (key := self._keys.get((topic, work.key))) is not None:
+            runs = key.runs
+            try:
+                letter = await self._store.next_letter(self._place(topic), work.key)
+            except Error:
+                return False
+            if letter is not None and not waits_for(letter, work):
+                key.gap = key.gap and key.runs != runs
+                return False
+            if letter is not None and not key.running:
+                break
+            if letter is None and not key.pending and not key.running:
+                self._keys.pop((topic, work.key), None)
+                break
+            await self._clock.sleep(0.01)
+        if key is not None:
+            key.running = True
+        work.ahead = True
+        return True
+
+    def came(self, topic: str, work: Work) -> None:
+        """Go on with the letters of a key, the missing message having its end."""
+        key = self._keys.get((topic, work.key))
+        if key is not None:
+            key.running = False
+            key.version += 1
+            if not self._closed:
+                self._spawn(self._go_on(topic, work, key))
+
+    async def _go_on(self, topic: str, work: Work, key: _Key) -> None:
+        try:
+            letter = await self._store.next_letter(self._place(topic), work.key)
+        except Error:
+            return
+        if letter is not None and letter.state is LetterState.PARKED and not key.running and follows(letter, work):
+            self._start(letter)
 
     def _ran(self, topic: str, key: _Key, work: Work) -> None:
         key.running = False

@@ -272,6 +272,10 @@ class Relay:
 
     def _done(self, messages: list[Outgoing]) -> None:
         self._store.sent(messages)
+        self._let_go(messages)
+
+    def _let_go(self, messages: Sequence[Outgoing]) -> None:
+        """Know these rows no more, and let the next ones of their keys leave."""
         for message in messages:
             self._known.discard(message.position)
         for key in {(message.topic, message.key) for message in messages if message.key}:
@@ -283,6 +287,7 @@ class Relay:
         self._note_room()
 
     def _note_room(self) -> None:
+        """Let handlers go on once the backlog is small enough."""
         if len(self._known) <= HIGH_WATER // 2:
             self._room.set()
         if not self._known:

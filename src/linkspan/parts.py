@@ -35,10 +35,10 @@ TOGETHER = 1.0
 class Share:
     """What the parts of a delivery have in common: the delivery, and how many of them have no end yet."""
 
-    __slots__ = ("_clock", "_delivery", "_left", "_said", "_wanted")
+    __slots__ = ("_clock", "_left", "_said", "_wanted", "delivery")
 
     def __init__(self, delivery: Delivery, count: int, clock: Clock) -> None:
-        self._delivery = delivery
+        self.delivery = delivery
         self._left = count
         self._clock = clock
         self._said = float("-inf")
@@ -47,7 +47,7 @@ class Share:
     @property
     def attempt(self) -> int:
         """Return what the broker counted."""
-        return self._delivery.attempt
+        return self.delivery.attempt
 
     def settle(self, again: float | None = None) -> None:
         """Take a part's end; the last one settles the delivery, `again` after that many seconds where a part wanted it."""
@@ -57,16 +57,16 @@ class Share:
         if self._left:
             return
         if self._wanted is None:
-            self._delivery.ack()
+            self.delivery.ack()
         else:
-            self._delivery.nack(self._wanted)
+            self.delivery.nack(self._wanted)
 
     def beat(self) -> None:
         """Say that the work goes on, once for all parts that say so together."""
         now = self._clock.monotonic()
         if now >= self._said + TOGETHER:
             self._said = now
-            self._delivery.beat()
+            self.delivery.beat()
 
 
 class Part(msgspec.Struct, eq=False, gc=False):

@@ -17,6 +17,7 @@ from linkspan.foreign import ForeignReader
 from linkspan.handler import compose
 from linkspan.handover import Mover
 from linkspan.inbox import forget_old
+from linkspan.lanes import Lanes
 from linkspan.message import type_name
 from linkspan.operation import Command
 from linkspan.ports import Outcome, Unit
@@ -28,11 +29,12 @@ from linkspan.validation import check_of, checked
 from linkspan.work import Binding, frames
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
     from types import TracebackType
 
     from linkspan.client import Caller
     from linkspan.handler import Handler, Middleware
+    from linkspan.lanes import Fence
     from linkspan.operation import Operation
     from linkspan.outbox import Relay
     from linkspan.ports import Broker, Outgoing, Runtime, Store
@@ -67,6 +69,7 @@ class RunningService:
         middleware: Sequence[Middleware],
         retention: float,
         turns: Turns,
+        instance: str = "",
     ) -> None:
         self.declared = service
         self.name = service.name
@@ -88,6 +91,10 @@ class RunningService:
         self.groups = [(consumer.topic, self.name) for consumer in self.consumers]
         self.foreign = [ForeignReader(source, broker, service.name) for source in service.sources]
         self.consumers += [self._foreign_consumer(reader) for reader in self.foreign]
+        self.lanes = Lanes(store, self.name, instance, runtime, self) if store.shared and self.consumers else None
+        for consumer in self.consumers:
+            if consumer.lanes is not None and self.lanes is not None:
+                consumer.lanes.moved = self.lanes.moved
 
     # --- life ---
 
@@ -117,24 +124,49 @@ class RunningService:
         self._cleaning = asyncio.get_running_loop().create_task(forget_old(self._store, self.runtime, self._retention))
         for consumer in self.consumers:
             await consumer.start()
+        if self.lanes is not None:
+            await self.lanes.start()
         if self.mover is not None:
             await self.mover.start()
 
     async def drain(self) -> None:
-        """Take no more messages and finish those that were started."""
+        """Take no more messages, finish those that were started, and leave the rest to other instances at once."""
         moving = [] if self.mover is None else [self.mover.drain()]
         await asyncio.gather(*moving, *(consumer.drain() for consumer in self.consumers))
+        if self.lanes is not None:
+            await self.lanes.aclose()
 
     async def aclose(self) -> None:
         """Stop everything of this service but its store and relay, which others may share."""
         if self.mover is not None:
             await self.mover.aclose()
+        if self.lanes is not None:
+            await self.lanes.aclose()
         for consumer in self.consumers:
             await consumer.aclose()
         await self.holding.aclose()
         if self._cleaning is not None:
             self._cleaning.cancel()
             await asyncio.gather(self._cleaning, return_exceptions=True)
+
+    # --- lanes ---
+
+    async def gain(self, fences: Mapping[int, Fence]) -> None:
+        """Begin with lanes: what is held of them first, then what comes."""
+        await self.holding.gain(fences)
+        reading = [consumer.lanes for consumer in self.consumers if consumer.lanes is not None and not consumer.stopping]
+        await asyncio.gather(*(each.gain(fences) for each in reading))
+
+    def lose(self, lanes: Collection[int]) -> None:
+        """Drop lanes."""
+        for consumer in self.consumers:
+            if consumer.lanes is not None:
+                consumer.lanes.lose(lanes)
+        self.holding.lose(lanes)
+
+    async def give_up(self, lanes: Collection[int]) -> None:
+        """Finish with lanes."""
+        await asyncio.gather(*(consumer.lanes.give_up(lanes) for consumer in self.consumers if consumer.lanes is not None))
 
     # --- handlers ---
 

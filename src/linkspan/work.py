@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from functools import partial
@@ -13,27 +14,32 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from linkspan import envelope as envelopes
-from linkspan.context import Duplicate
-from linkspan.envelope import Envelope
+from linkspan.context import Context, Duplicate
+from linkspan.envelope import Envelope, claim
 from linkspan.errors import Code, Error
+from linkspan.path import Path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
+    from linkspan.context import Home
     from linkspan.handler import Handler
+    from linkspan.lane_reading import Hold
     from linkspan.limits import Limits
-    from linkspan.ports import Delivery, Letter
+    from linkspan.ports import Delivery, Letter, Unit
 
 __all__ = [
     "Binding",
     "Counts",
     "FromStore",
     "Work",
+    "context_of",
     "frames",
     "handler_error",
     "letter_work",
     "met_itself",
     "resumed",
+    "rolled_back",
     "took_too_long",
     "unreadable",
     "was_cancelled",
@@ -70,6 +76,8 @@ class Work(msgspec.Struct, eq=False):
     """One message in hand. `letter` is set when it comes from the store instead of the broker.
 
     `tries` are those of its inline retries that have failed, `first_failed` is when the first one did (seconds since 1970).
+    `hold` is its lane where several instances share the store; with `gap` one before it is missing; `ahead` of letters it runs that
+    have waited for it.
     """
 
     delivery: Delivery
@@ -82,6 +90,10 @@ class Work(msgspec.Struct, eq=False):
     letter: Letter | None = None
     done: Callable[[Work], None] | None = None
     first_failed: float = 0.0
+    hold: Hold | None = None
+    unit: Unit | None = None
+    gap: bool = False
+    ahead: bool = False
 
 
 class FromStore:
@@ -103,6 +115,25 @@ class FromStore:
 
     def beat(self) -> None:
         """Do nothing."""
+
+
+def context_of(home: Home, work: Work, binding: Binding) -> Context:
+    """Return what a handler is given for a message."""
+    envelope = work.envelope
+    id_, source = envelope.id, envelope.source
+    return Context(
+        home,
+        binding.operation,
+        id_,
+        id_,
+        envelope.correlation or id_,
+        envelope.trace,
+        source,
+        work.started + binding.limits.timeout,
+        Path.DURABLE,
+        attempt=work.tries + 1 + (work.letter.attempts if work.letter is not None else 0),
+        claim=claim(home.name, source, id_) if binding.once else None,
+    )
 
 
 def handler_error(error: Exception, limits: Limits, fields: Mapping[str, object]) -> Error:
@@ -132,6 +163,17 @@ def was_cancelled(error: BaseException) -> Error:
 def met_itself(error: BaseException) -> bool:
     """Tell whether a handler met its own repeat inside a task group."""
     return isinstance(error, BaseExceptionGroup) and cast("Any", error).subgroup(Duplicate) is not None
+
+
+async def rolled_back(ctx: Context) -> Error | None:
+    """Undo what a handler did; return why its own failure does not count: what it saw has not come true."""
+    tx = ctx.used_tx
+    if tx is not None and tx.session is not None:
+        try:
+            await asyncio.shield(tx.session.rollback())
+        except Error as error:
+            return error
+    return None
 
 
 def frames(error: BaseException) -> str:

@@ -6,9 +6,10 @@ and prove themselves with the public suites in `linkspan.testing`.
 
 from linkspan.ports.broker import STILL, Broker, Delivery, Drift, Durability, Outgoing, Seen, Subscription, Tap
 from linkspan.ports.runtime import Clock, Ids, Runtime, Timer
-from linkspan.ports.store import Letter, LetterState, Outcome, Scheduled, Session, Store, Tenure, Unit, Value
+from linkspan.ports.store import OUTBOX, Letter, LetterState, Outcome, Scheduled, Session, Store, Tenure, Unit, Value
 
 __all__ = [
+    "OUTBOX",
     "STILL",
     "Broker",
     "Clock",

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from linkspan.errors import Error
     from linkspan.ports.broker import Durability, Outgoing
 
-__all__ = ["Letter", "LetterState", "Outcome", "Scheduled", "Session", "Store", "Tenure", "Unit", "Value"]
+__all__ = ["OUTBOX", "Letter", "LetterState", "Outcome", "Scheduled", "Session", "Store", "Tenure", "Unit", "Value"]
+
+OUTBOX = "(outbox)"
+"""The name under which the relays of a shared store share its lanes; no service is called so."""
 
 Value: TypeAlias = int | float | str | bytes | None
 """What an SQL parameter or column may hold."""
@@ -50,8 +53,8 @@ class Unit(msgspec.Struct, eq=False):
     letter: the store moves its mark of the first three up to it. At or below the mark: DUPLICATE. More than one above it: GAP,
     nothing is written. A key without a mark takes any sequence. With `skip_gap` a gap is taken as it is, and the mark moves up.
     `fence` is `(service, lane, epoch)`: where the store has another epoch for the lane by now, nothing is written and the outcome
-    is MOVED. With an interactive session the mark and the fence are checked by its commit, which raises `Error(ABORTED)` for them,
-    `outcome` being set and nothing written.
+    is MOVED. With an interactive session mark and fence are checked by its commit, which raises `Error(ABORTED)` for them, `outcome`
+    being set and nothing written. Stores that are not shared keep no marks and have no fences.
 
     `settled(unit)` is called on the loop after the commit (or failure), units in commit order; by then `outcome` and `error` are
     set and each of `messages` has its `position` and `sequence`. A failed group is replayed unit by unit, so one unit's error
