@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from linkspan.brokers.kafka_admin import Admin, group_of
 from linkspan.brokers.kafka_attest import attest
 from linkspan.brokers.kafka_consumer import KafkaReader, LaneSubscription, MemberSubscription
+from linkspan.brokers.kafka_framing import framing_of
 from linkspan.brokers.kafka_headers import to_kafka
 from linkspan.brokers.kafka_lane import Intake, Lane
 from linkspan.brokers.kafka_options import KafkaOptions
@@ -42,6 +43,7 @@ class KafkaBroker:
         self.runtime = runtime
         self._options = KafkaOptions(url, user, password, options)
         self._sender = Sender(self._options.sender(), runtime, self._options.publish_timeout)
+        self._framing = framing_of(self._options.confluent)
         self._admin: Admin | None = None
         self._topics: dict[str, tuple[int, int]] = {}  # partitions and the largest message, of the topics that are known
         self._asking: dict[str, deque[tuple[Outgoing, asyncio.Future[None]]]] = {}
@@ -126,6 +128,8 @@ class KafkaBroker:
             admin = self.admin
             described = await admin.topic(topic)
             limit = int((await admin.settings("topic", topic)).get("max.message.bytes", self._options.max_message))
+            if self._framing is not None and self._framing.frames(topic):
+                await self._framing.prepare(topic)
             known = self._topics[topic] = (len(described.partitions), min(limit, self._options.max_message) - OVERHEAD)
         return known
 
@@ -161,7 +165,7 @@ class KafkaBroker:
         name = group_of(topic, group)
         reader = self._readers.get(name)
         if reader is None:
-            reader = self._readers[name] = KafkaReader(self.runtime, topic, group)
+            reader = self._readers[name] = KafkaReader(self.runtime, topic, group, self._framing)
             reader.start(self._options.lane_reader(name), count)
         return reader
 
@@ -169,7 +173,7 @@ class KafkaBroker:
         """Become a member of a group, once those that were stopped here have left it: what they have in hand is to come again."""
         stopped = [each for each in self._members if each.stopped and (each.reader.topic, each.group) == (topic, group)]
         await asyncio.gather(*[each.reader.end() for each in stopped])
-        reader = KafkaReader(self.runtime, topic, group)
+        reader = KafkaReader(self.runtime, topic, group, self._framing)
         subscription = MemberSubscription(reader, intake, group)
         self._members = [each for each in self._members if each not in stopped] + [subscription]
         reader.start(self._options.reader(group_of(topic, group)), count, intake)
@@ -210,10 +214,11 @@ class KafkaBroker:
         """Send what came for a topic before anything was known of it, in order."""
         try:
             await self._look_up(topic)
-        except Error as error:
+        except (Error, SetupError) as error:
+            code = error.code if isinstance(error, Error) else Code.FAILED_PRECONDITION
             for _, future in self._asking.pop(topic, ()):
                 if not future.done():
-                    future.set_exception(Error(error.code, error.message))
+                    future.set_exception(Error(code, getattr(error, "message", str(error))))
             return
         for message, future in self._asking.pop(topic, ()):
             try:
@@ -250,5 +255,7 @@ class KafkaBroker:
             raise Error(
                 Code.INVALID_ARGUMENT, f"A message of {size} bytes is too large for '{message.topic}': at most {limit} are accepted."
             )
-        headers = to_kafka(message.headers, message.sequence)
-        return (message.topic, message.lane % partitions, message.key, message.data, headers)
+        headers, data = to_kafka(message.headers, message.sequence), message.data
+        if self._framing is not None and self._framing.frames(message.topic):
+            headers, data = self._framing.frame(message.topic, headers, data)
+        return (message.topic, message.lane % partitions, message.key, data, headers)

@@ -23,6 +23,7 @@ from linkspan.errors import Code, Error
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from linkspan.brokers.kafka_framing import Framing
     from linkspan.brokers.kafka_lane import Intake, Lane
     from linkspan.ports import Runtime
 
@@ -76,11 +77,12 @@ class KafkaDelivery(msgspec.Struct, eq=False, gc=False):
 class KafkaReader:
     """Reads one topic for one group by one consumer."""
 
-    def __init__(self, runtime: Runtime, topic: str, group: str) -> None:
+    def __init__(self, runtime: Runtime, topic: str, group: str, framing: Framing | None = None) -> None:
         self.topic = topic
         self._runtime = runtime
         self._loop = asyncio.get_running_loop()
         self._puller = Puller(runtime, topic, group, self, self._call)
+        self._puller.framing = framing if framing is not None and framing.frames(topic) else None
         self._ended = asyncio.Event()
         self._joined: asyncio.Future[None] = self._loop.create_future()
         self._joined.add_done_callback(_seen)

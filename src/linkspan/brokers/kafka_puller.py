@@ -22,6 +22,7 @@ from linkspan.errors import Code, Error, SetupError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from linkspan.brokers.kafka_framing import Framing
     from linkspan.brokers.kafka_lane import Intake
     from linkspan.ports import Runtime
 
@@ -76,6 +77,8 @@ class Puller:
         self._group = group
         self._reader = reader
         self._call_on_loop = call
+        self.framing: Framing | None = None
+        """Takes Confluent's frame off, where the topic has one."""
         self._shared: Intake | None = None
         self._room = threading.Condition()
         self._credit = 0
@@ -182,11 +185,17 @@ class Puller:
         self._choose(room=credit > 0)
         messages = self._fetch(min(credit, BATCH))
         if messages:
+            if self.framing is not None:
+                for message in messages:
+                    self.framing.unwrap(message, self._is_ending)
             with self._room:
                 self._credit = max(0, self._credit - len(messages))
             self._call(self._reader.take, self._lanes, messages)
         if self._runtime.clock.monotonic() >= self._next_commit:
             self._commit()
+
+    def _is_ending(self) -> bool:
+        return self._ending
 
     def _fetch(self, count: int) -> list[Any]:
         """Return up to `count` messages: wait for the first one, then take what is there."""

@@ -53,7 +53,7 @@ class Capabilities:
     `restart`: `restart_server`; `outage`: `stop_server` and `start_server`; `foreign`: `publish_foreign`; `drift`: `make_drift`;
     `batch`: atomic batches; `delay`: nacks with a delay; `dedupe`: ids are remembered; `history`: a new group gets what was stored
     before it; `lanes`: a group can be read lane by lane; `replay`: a lost connection brings everything unsettled again (where it does
-    not, what is in hand stays so).
+    not, what is in hand stays so); `atomic`: a batch is stored whole or not at all.
     `max_payload` is the largest message in bytes, headers and data, that is sure to be accepted.
     """
 
@@ -67,6 +67,7 @@ class Capabilities:
     history: bool = True
     lanes: bool = True
     replay: bool = True
+    atomic: bool = True
     max_payload: int = 1_000_000
 
 

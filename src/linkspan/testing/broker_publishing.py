@@ -91,7 +91,7 @@ class PublishingScenarios:
             assert got.data == numbers(0, 1002)
             assert [delivery.headers for delivery in deliveries] == [message.headers for message in small + large]
 
-    @needs("batch", "dedupe")
+    @needs("batch", "dedupe", "atomic")
     async def test_batch_with_known_id_stores_nothing(self: Suite) -> None:
         """A batch that holds an id of a stored message fails with ABORTED, whole; sent singly each is stored once."""
         async with self.case() as case:
