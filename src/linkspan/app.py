@@ -13,6 +13,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
+from linkspan.attestation import Attestation, floor_of
 from linkspan.brokers import broker_for, check_address
 from linkspan.client import Caller, Client, check_addresses
 from linkspan.entrances import Entrances
@@ -77,6 +78,7 @@ class App:
             `grpc://host:port`, or `rest+http://host:port` for REST services (LINKSPAN_ADDRESSES: `orders=http://127.0.0.1:8081,…`).
         web: What the HTTP port does for browsers and tools (LINKSPAN_ORIGINS, LINKSPAN_OPENAPI), default nothing.
         data: The folder of embedded engines and databases (LINKSPAN_DATA), default `.linkspan`.
+        durability: What engines have to promise: `power`, `process` or `any` (LINKSPAN_DURABILITY), default `process`. Less is refused.
         middleware: Replaces the default middleware, tracing and deadline.
         overrides: Resources by type, in the place of the lifespans' (tests).
         runtime: Clock, random source and ids (tests).
@@ -94,6 +96,7 @@ class App:
         addresses: Mapping[str, str] | None = None,
         web: Web | None = None,
         data: str | FilePath | None = None,
+        durability: str | None = None,
         middleware: Sequence[Middleware] | None = None,
         overrides: Mapping[type[Any], object] | None = None,
         runtime: Runtime | None = None,
@@ -106,6 +109,7 @@ class App:
             "addresses": addresses,
             "web": web,
             "data": data,
+            "durability": durability,
             "middleware": middleware,
             "overrides": overrides,
             "runtime": runtime,
@@ -126,6 +130,7 @@ class App:
         self.timetables: list[Timetable] = []
         self.readiness = Readiness()
         self._turns = Turns()
+        self.attestation = Attestation(floor_of(durability), self.runtime.clock)
         self._entrances = Entrances(self.runtime, self._places, self.readiness, web=web or Web.from_environment(), tls=self.tls)
         self._instance = ""
         self.broker: Broker | None = None
@@ -256,6 +261,8 @@ class App:
         for drift in self.drifts:
             fields = {"what": drift.what, "setting": drift.setting, "declared": drift.declared, "found": drift.found}
             _log.warning("The broker has other settings than declared; they are left as they are.", extra=fields)
+        stack.push_async_callback(self.attestation.aclose)
+        await self.attestation.start({"broker": self.broker.attest, **{f"store of {s.name}": s.attest for s in self.stores.values()}})
         for relay in self._relays.values():
             await relay.start()
         for timetable in self.timetables:
@@ -264,7 +271,7 @@ class App:
         self._caller.addresses.update(self._known_addresses())
         for each in running:
             await each.start()
-        self.readiness.start(self.broker, [(store, self._relays[url]) for url, store in self.stores.items()])
+        self.readiness.start(self.broker, [(store, self._relays[url]) for url, store in self.stores.items()], self.attestation)
         _calm_collector()
         self.started.set()
         _log.info("Running.", extra={"services": list(self.running), "address": self.address})

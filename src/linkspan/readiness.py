@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from linkspan.ports import Broker, Store
 
-__all__ = ["OK", "Backlog", "Readiness"]
+__all__ = ["OK", "Backlog", "Promise", "Readiness"]
 
 if TYPE_CHECKING:
     Check: TypeAlias = Callable[[], Awaitable[str]]
@@ -33,6 +33,18 @@ class Backlog(Protocol):
         ...
 
 
+class Promise(Protocol):
+    """What the engines tell of their durability."""
+
+    def weak(self) -> Mapping[str, str]:
+        """Return, by engine, what lowers its promise."""
+        ...
+
+    def below(self) -> Mapping[str, str]:
+        """Return the engines that are below what was asked for, with their level."""
+        ...
+
+
 class Readiness:
     """The checks of one app, and where it is in its life. A check returns `OK`, or what is wrong in a few words.
 
@@ -41,12 +53,16 @@ class Readiness:
 
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}
+        self._promise: Promise | None = None
         self.started = False
         self.draining = False
         self._changed = asyncio.Event()
 
-    def start(self, broker: Broker, stores: Iterable[tuple[Store, Backlog]]) -> None:
+    def start(self, broker: Broker, stores: Iterable[tuple[Store, Backlog]], promise: Promise | None = None) -> None:
         """Say that the app runs, and what has to be well for it to be given work."""
+        self._promise = promise
+        if promise is not None:
+            self._checks["durability"] = _durability_check(promise)
         self._checks["broker"] = _broker_check(broker)
         for store, outbox in stores:
             self._checks[f"store {store.name}"] = _store_check(store)
@@ -61,7 +77,7 @@ class Readiness:
 
     def forget(self) -> None:
         """Be as before the start."""
-        self._checks = {}
+        self._checks, self._promise = {}, None
         self.started = self.draining = False
 
     async def report(self) -> Mapping[str, str]:
@@ -70,6 +86,10 @@ class Readiness:
         found = await asyncio.gather(*(self._outcome(self._checks[name]) for name in names))
         life = "draining" if self.draining else OK if self.started else "starting"
         return {"app": life, **dict(zip(names, found, strict=True))}
+
+    def notes(self) -> Mapping[str, str]:
+        """Return, by engine, why an acknowledgement is worth less than it could be; that alone makes nobody unready."""
+        return {} if self._promise is None else self._promise.weak()
 
     async def ready(self) -> bool:
         """Tell whether the process may be given work."""
@@ -98,6 +118,15 @@ class Readiness:
             return f"no answer within {_PATIENCE:g} s"
         except Error as error:
             return error.code.value
+
+
+def _durability_check(promise: Promise) -> Check:
+    """Return the check that no engine has fallen below what was asked for."""
+
+    async def check() -> str:
+        return ", ".join(f"{name} promises '{level}' only" for name, level in promise.below().items())
+
+    return check
 
 
 def _broker_check(broker: Broker) -> Check:

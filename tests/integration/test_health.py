@@ -74,7 +74,7 @@ async def test_probes_say_what_is_wrong(tmp_path: Path) -> None:
             assert await probe(address, "/startupz") == (200, {"status": "started"})
             status, found = await probe(address, "/readyz")
             assert (status, found["status"]) == (200, "ready")
-            assert found["checks"] == {"app": "ok", "broker": "ok", "store numbers": "ok", "outbox numbers": "ok"}
+            assert found["checks"] == {"app": "ok", "durability": "ok", "broker": "ok", "store numbers": "ok", "outbox numbers": "ok"}
         log.stop()
         status, found = await probe(app.address, "/readyz")
         assert (status, found["status"], found["checks"]["broker"]) == (503, "not ready", "not connected")

@@ -14,8 +14,9 @@ from linkspan.ports import LetterState
 from linkspan.runtime import system
 from linkspan.stores import open_store
 from linkspan.stores.sqlite import SqliteStore
+from linkspan.stores.sqlite_attest import mount_of
 from linkspan.stores.sqlite_errors import coded
-from linkspan.stores.sqlite_file import QUERIES, mount_of, own_scripts, statements_of
+from linkspan.stores.sqlite_file import QUERIES, own_scripts, statements_of
 from linkspan.testing.store_letters import hold
 from linkspan.testing.store_probe import INSERT, NOTHING, SCRIPTS, Settled, letter, opened
 

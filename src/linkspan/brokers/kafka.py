@@ -133,9 +133,9 @@ class KafkaBroker:
             known = self._topics[topic] = (len(described.partitions), min(limit, self._options.max_message) - OVERHEAD)
         return known
 
-    async def attest(self) -> Durability:
+    async def attest(self, topics: Iterable[str] = (), groups: Iterable[tuple[str, str]] = ()) -> Durability:  # noqa: ARG002 - a group has no settings here
         """Read what the cluster tells about itself and its topics."""
-        return await attest(self.admin, sorted(self._topics), self._options)
+        return await attest(self.admin, sorted({*self._topics, *topics}), self._options)
 
     # --- subscribe ----------------------------------------------------------------------------------
 

@@ -166,7 +166,7 @@ class MemoryBroker:
         self.log.pump(topic)
         return members[0] if lanes is None else Members(members)
 
-    async def attest(self) -> Durability:
+    async def attest(self, topics: Iterable[str] = (), groups: Iterable[tuple[str, str]] = ()) -> Durability:  # noqa: ARG002 - nothing is kept
         """Say the truth: nothing survives."""
         return Durability("memory", "none", ("The memory broker keeps messages in this process only: use it for tests.",))
 

@@ -92,6 +92,7 @@ class NatsBroker:
         self._admin: Admin | None = None
         self._subscriptions: list[PullSubscription] = []
         self._topics: set[str] = set()
+        self._declared: set[tuple[str, str]] = set()  # topic and group, empty for the topic alone
         self._heeded: set[str] = set()  # advisories that are listened to
         self._subjects: dict[tuple[str, str, int], bytes] = {}
         self._revival: asyncio.Task[None] | None = None
@@ -323,11 +324,13 @@ class NatsBroker:
         for topic in topics:
             drifts += await admin.declare_stream(topic)
             self._topics.add(topic)
+            self._declared.add((topic, ""))
             if admin.clustered:
                 await self.heed(leader_of_stream(topic))
         for topic, group in groups:
             drifts += await (admin.declare_lanes(topic, group, range(LANES)) if lanes else admin.declare_consumer(topic, group))
             self._topics.add(topic)
+            self._declared.add((topic, group))
         return drifts
 
     async def declare_foreign(self, subject: str, topic: str, group: str, *, given: bool) -> list[Drift]:
@@ -370,11 +373,12 @@ class NatsBroker:
         """Watch topics from beside, disturbing no group."""
         return NatsTap(self, receive)
 
-    async def attest(self) -> Durability:
-        """Read what the server tells about itself and its streams."""
+    async def attest(self, topics: Iterable[str] = (), groups: Iterable[tuple[str, str]] = ()) -> Durability:
+        """Read what the server tells about itself, its streams and its consumers."""
         if self._client is None:
             raise Error(Code.UNAVAILABLE, "The NATS broker is not open: open it first.")
-        return await attest(self._client, self.admin, sorted(self._topics), self.settings)
+        asked = {*self._declared, *groups}
+        return await attest(self._client, self.admin, sorted({topic for topic, _ in asked} | {*topics}), asked, self.settings)
 
     # --- publish ------------------------------------------------------------------------------------
 

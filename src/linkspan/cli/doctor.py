@@ -7,6 +7,7 @@ import platform
 import sys
 from typing import TYPE_CHECKING, Any
 
+from linkspan.cli.declared import groups_of, topics_of
 from linkspan.cli.target import opened_stores
 from linkspan.errors import Error, SetupError
 from linkspan.ports import LetterState
@@ -23,6 +24,9 @@ OLD = 60.0
 """Seconds after which a message that still waits in the outbox is worth a note."""
 MANY = 1000
 """As many dead letters are counted."""
+
+
+_STATES = {"none": "bad"}
 
 
 async def examine(app: App | None) -> list[dict[str, Any]]:
@@ -78,7 +82,7 @@ async def _store(name: str, store: Store) -> list[dict[str, Any]]:
     count, age = await store.depth()
     dead = len(await store.letters(states=(LetterState.DEAD,), limit=MANY))
     return [
-        _durability(f"store of {name}", await store.attest()),
+        *_durability(f"store of {name}", await store.attest()),
         _row(f"outbox of {name}", "ok" if age < OLD else "note", f"{count} waiting, oldest {age:.1f} s"),
         _row(f"dead letters of {name}", "note" if dead else "ok", f"{dead}{' or more' if dead == MANY else ''}"),
     ]
@@ -87,16 +91,20 @@ async def _store(name: str, store: Store) -> list[dict[str, Any]]:
 async def _broker(app: App) -> list[dict[str, Any]]:
     try:
         async with app.connected() as broker:
-            return [_durability("broker", await broker.attest())]
+            return _durability("broker", await broker.attest(topics_of(app), groups_of(app)))
     except (Error, SetupError) as error:
         return [_row("broker", "bad", str(error))]
 
 
-def _durability(what: str, found: Durability) -> dict[str, Any]:
+def _durability(what: str, found: Durability) -> list[dict[str, Any]]:
+    """Return a row for the engine, and one for each unsafe setting with its cure."""
     facts = ", ".join(f"{name} {value}" for name, value in found.facts.items())
-    reasons = "; ".join(found.reasons)
+    reasons = "" if found.findings else "; ".join(found.reasons)
     texts = {"power": "survives power cuts", "process": "survives kills, not power cuts", "none": "survives nothing: use it for tests only"}
     finding = (
         f"{found.engine}: {texts.get(found.level, found.level)}" + (f" ({facts})" if facts else "") + (f"; {reasons}" if reasons else "")
     )
-    return _row(what, {"power": "ok", "process": "note"}.get(found.level, "bad"), finding)
+    rows = [_row(what, {"power": "ok", "process": "note"}.get(found.level, "bad"), finding)]
+    for each in found.findings:
+        rows += [_row(f"{what}: {each.name}", _STATES.get(each.level, "note"), f"{each.text}. To do: {each.cure}")]
+    return rows

@@ -4,11 +4,13 @@ Adapters live in `linkspan.brokers` and `linkspan.stores`, import nothing but th
 and prove themselves with the public suites in `linkspan.testing`.
 """
 
-from linkspan.ports.broker import STILL, Broker, Delivery, Drift, Durability, Outgoing, Seen, Subscription, Tap
+from linkspan.ports.broker import STILL, Broker, Delivery, Drift, Outgoing, Seen, Subscription, Tap
+from linkspan.ports.durability import LEVELS, Durability, Finding, Unsafe, attested, judged
 from linkspan.ports.runtime import Clock, Ids, Runtime, Timer
 from linkspan.ports.store import OUTBOX, Letter, LetterState, Outcome, Scheduled, Session, Store, Tenure, Unit, Value
 
 __all__ = [
+    "LEVELS",
     "OUTBOX",
     "STILL",
     "Broker",
@@ -16,6 +18,7 @@ __all__ = [
     "Delivery",
     "Drift",
     "Durability",
+    "Finding",
     "Ids",
     "Letter",
     "LetterState",
@@ -31,5 +34,8 @@ __all__ = [
     "Tenure",
     "Timer",
     "Unit",
+    "Unsafe",
     "Value",
+    "attested",
+    "judged",
 ]

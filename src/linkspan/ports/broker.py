@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
-__all__ = ["STILL", "Broker", "Delivery", "Drift", "Durability", "Outgoing", "Seen", "Subscription", "Tap"]
+    from linkspan.ports.durability import Durability
+
+__all__ = ["STILL", "Broker", "Delivery", "Drift", "Outgoing", "Seen", "Subscription", "Tap"]
 
 STILL = 4.0
 """Seconds after which nothing is delivered any more to a process that stands still, so that another can take its lanes."""
@@ -108,16 +110,6 @@ class Drift:
     found: str
 
 
-@dataclass(frozen=True, slots=True)
-class Durability:
-    """What an engine attests about itself at start: `level` is `power` (survives power cuts), `process` (kills) or `none`."""
-
-    engine: str
-    level: str
-    reasons: tuple[str, ...] = ()
-    facts: Mapping[str, str] = field(default_factory=dict[str, str])
-
-
 class Broker(Protocol):
     """A log of topics with durable groups. One module, passes `linkspan.testing.BrokerContract`."""
 
@@ -175,6 +167,6 @@ class Broker(Protocol):
         """
         ...
 
-    async def attest(self) -> Durability:
-        """Read the server's settings and say what an acknowledgement is worth."""
+    async def attest(self, topics: Iterable[str] = (), groups: Iterable[tuple[str, str]] = ()) -> Durability:
+        """Read the server's settings and say what an acknowledgement is worth, for what was declared here and for these."""
         ...

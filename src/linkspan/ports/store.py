@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from linkspan.errors import Error
-    from linkspan.ports.broker import Durability, Outgoing
+    from linkspan.ports.broker import Outgoing
+    from linkspan.ports.durability import Durability
 
 __all__ = ["OUTBOX", "Letter", "LetterState", "Outcome", "Scheduled", "Session", "Store", "Tenure", "Unit", "Value"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Outcome, Outgoing, Tenure
 from linkspan.stores import sqlite_letters, sqlite_scheduled
+from linkspan.stores.sqlite_attest import durability
 from linkspan.stores.sqlite_errors import Absent, coded
 from linkspan.stores.sqlite_file import (
     OLDEST,
@@ -17,7 +18,6 @@ from linkspan.stores.sqlite_file import (
     FileLock,
     SqliteLimits,
     check_format,
-    durability,
     migrate_own,
     migrate_user,
     own_format,

@@ -11,15 +11,14 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linkspan.errors import SetupError
-from linkspan.ports import Durability
 from linkspan.stores.sqlite_errors import coded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     Transact = Callable[[Callable[[sqlite3.Cursor], None]], None]
 
@@ -30,7 +29,6 @@ __all__ = [
     "Guard",
     "SqliteLimits",
     "connect",
-    "durability",
     "migrate_own",
     "migrate_user",
     "own_format",
@@ -303,39 +301,3 @@ def _apply(sql: str, row: tuple[str, int, str, float], cursor: sqlite3.Cursor) -
     for statement in statements_of(sql):
         cursor.execute(statement)
     cursor.execute("insert into linkspan_migration (name, ordinal, digest, at) values (?, ?, ?, ?)", row)
-
-
-# --- durability ------------------------------------------------------------------------------------
-
-_VOLATILE = {"tmpfs", "ramfs", "devtmpfs"}
-_REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "afs", "virtiofs"}
-
-
-def mount_of(path: Path, mounts: str) -> tuple[str, str]:
-    """Return the type and options of the file system under a path, from the text of `/proc/mounts`; empty where unknown."""
-    best = ("", "", "")
-    for line in mounts.splitlines():
-        fields = line.split(" ")
-        point = fields[1].replace("\\040", " ")
-        if (path == Path(point) or Path(point) in path.parents) and len(point) >= len(best[0]):
-            best = (point, fields[2], fields[3])
-    return best[1], best[2]
-
-
-def durability(connection: sqlite3.Connection, path: Path) -> Durability:
-    """Say what a commit is worth, by the settings in force and the file system underneath."""
-    journal = str(connection.execute("pragma journal_mode").fetchone()[0])
-    synchronous = int(connection.execute("pragma synchronous").fetchone()[0])
-    proc = Path("/proc/mounts")
-    kind, options = mount_of(path.absolute(), proc.read_text("utf-8")) if proc.exists() else ("", "")
-    reasons: list[str] = []
-    if journal != "wal" or synchronous < 2:  # noqa: PLR2004 - 2 is FULL, https://sqlite.org/pragma.html#pragma_synchronous
-        reasons.append(f"journal_mode is {journal} and synchronous is {synchronous}: a power cut may undo commits")
-    if kind in _VOLATILE:
-        reasons.append(f"{kind} is kept in memory: a restart of the machine loses it")
-    if kind in _REMOTE or kind.startswith("fuse"):
-        reasons.append(f"{kind} may not keep locks and syncs: use a local disk")
-    if {"nobarrier", "barrier=0"} & set(options.split(",")):
-        reasons.append("the file system is mounted without barriers: a power cut may undo commits")
-    facts = {"journal_mode": journal, "synchronous": str(synchronous), "file_system": kind or "unknown", "sqlite": sqlite3.sqlite_version}
-    return Durability("sqlite", "process" if reasons else "power", tuple(reasons), facts)

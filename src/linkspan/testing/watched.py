@@ -83,9 +83,9 @@ class WatchedBroker:
 
         return await self._broker.subscribe(topic, group, watched, prefetch=prefetch, lanes=lanes)
 
-    async def attest(self) -> Durability:
+    async def attest(self, topics: Iterable[str] = (), groups: Iterable[tuple[str, str]] = ()) -> Durability:
         """Ask the broker."""
-        return await self._broker.attest()
+        return await self._broker.attest(topics, groups)
 
 
 class _Watched:

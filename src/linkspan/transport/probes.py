@@ -32,7 +32,9 @@ class Probes:
             await _answer(send, 405, {"status": "ask by GET"}, [(b"allow", b"GET, HEAD")])
             return
         yes, word, checks = await self._asked(scope["path"])
-        content = {"status": word} if checks is None else {"status": word, "checks": checks}
+        content: dict[str, object] = {"status": word} if checks is None else {"status": word, "checks": checks}
+        if checks is not None and (notes := self._readiness.notes()):
+            content["durability"] = notes
         await _answer(send, 200 if yes else 503, content, [(b"cache-control", b"no-store")], empty=method == "HEAD")
 
     async def _asked(self, path: str) -> tuple[bool, str, dict[str, str] | None]:
