@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -28,7 +27,7 @@ from linkspan.places import Places, addresses_of
 from linkspan.readiness import Readiness
 from linkspan.routes import check_overlaps
 from linkspan.running import RunningService
-from linkspan.runtime import system
+from linkspan.runtime import calm_collector, system
 from linkspan.schedule import Timetable
 from linkspan.stores import open_store, own_url
 from linkspan.transport.grpc_address import check_installed
@@ -272,7 +271,7 @@ class App:
         for each in running:
             await each.start()
         self.readiness.start(self.broker, [(store, self._relays[url]) for url, store in self.stores.items()], self.attestation)
-        _calm_collector()
+        calm_collector()
         self.started.set()
         _log.info("Running.", extra={"services": list(self.running), "address": self.address})
 
@@ -494,10 +493,3 @@ class App:
         if self.broker is None:
             raise SetupError("The app is not running: start it first.")
         return [await self.broker.attest(), *[await store.attest() for store in self.stores.values()]]
-
-
-def _calm_collector() -> None:
-    """Collect cycles less often, unless the process has chosen: messages make none, and looking for them cost a third of the time."""
-    if gc.get_threshold() == (700, 10, 10):
-        gc.set_threshold(20_000, 20, 50)
-    gc.freeze()

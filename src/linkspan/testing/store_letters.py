@@ -225,5 +225,5 @@ class LetterScenarios(StoreScenarios):
         async with self.store(tmp_path) as store:
             found = await store.attest()
             expect(found.level in {"power", "process", "none"}, True, "a known level")
-            expect(bool(found.reasons), found.level != "power", "a lower level has reasons")
+            expect(found.level == "power" or bool(found.reasons), True, "a lower level has reasons")
             expect(bool(found.engine and found.facts), True, "the facts are shown")
