@@ -210,6 +210,10 @@ class App:
         url = self.store_url(service)
         return [each for each in self.services if self.store_url(each) == url]
 
+    def migrations(self, service: Service) -> list[tuple[str, str]]:
+        """Return the `(name, sql)` scripts of a service's database, those of the services that share it included."""
+        return [(f"{each.name}/{name}", sql) for each in self._sharing(service) for name, sql in each.scripts()]
+
     # --- life ---
 
     async def __aenter__(self) -> Self:
@@ -321,7 +325,7 @@ class App:
             for each in self._sharing(service):
                 for topic, batches in each.batched.items():
                     self._relays[url].batch(topic, batches)
-            await store.migrate([(f"{each.name}/{name}", sql) for each in self._sharing(service) for name, sql in each.scripts()])
+            await store.migrate(self.migrations(service))
         assert self.broker is not None  # noqa: S101 - opened before
         assert self._caller is not None  # noqa: S101 - made before
         running = RunningService(

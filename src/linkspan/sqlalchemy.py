@@ -20,6 +20,7 @@ from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Outgoing
 from linkspan.runtime import system
 from linkspan.sender import Origin, Sender
+from linkspan.stores.postgres_tables import add_tables
 from linkspan.trace import trace_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from linkspan.owner import Owned
     from linkspan.ports import Runtime
 
-__all__ = ["TABLE", "Outbox"]
+__all__ = ["TABLE", "Outbox", "add_tables"]
 
 FORMAT: Final = 1
 """The format of a row: what its columns mean."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linkspan.cli import beginning, broker, contracts_check, dead, scheduled
+from linkspan.cli import beginning, broker, contracts_check, db, dead, scheduled
 from linkspan.cli.recorded import recorded
 from linkspan.cli.table import show
 from linkspan.cli.target import load_app, opened_stores
@@ -30,6 +30,7 @@ outbox = typer.Typer(help="Look at messages that wait for the broker.", no_args_
 cli.add_typer(outbox, name="outbox")
 outbox.add_typer(scheduled.commands, name="scheduled")
 cli.add_typer(dead.commands, name="dead")
+cli.add_typer(db.commands, name="db")
 cli.add_typer(broker.commands, name="broker")
 cli.add_typer(contracts_check.commands, name="contracts")
 

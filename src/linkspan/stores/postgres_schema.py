@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from linkspan.errors import Error, SetupError
+from linkspan.stores.postgres_drift import drift
 from linkspan.stores.postgres_errors import coded
 from linkspan.stores.postgres_place import OLDEST
 from linkspan.stores.postgres_sql import own_scripts, statements_of, translated
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 
     from linkspan.stores.postgres_place import Connection, Place
 
-__all__ = ["check_format", "check_server", "migrate_own", "migrate_user", "own_format", "wanted_sql"]
+__all__ = ["META", "check_format", "check_server", "migrate_own", "migrate_user", "own_format", "wanted_sql"]
 
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('linkspan schema ' || $1::text, 0))"
-_META = """
-create table if not exists linkspan_meta (name text primary key, value text not null);
-insert into linkspan_meta (name, value) values ('format', '{number}') on conflict (name) do update set value = excluded.value
-"""
+# Not to_regclass: it answers from a cache that the advisory lock does not refresh.
+_THERE = "select true from pg_class where relnamespace = (select oid from pg_namespace where nspname = $1) and relname = $2"
+META = "create table if not exists linkspan_meta (\n  name text primary key,\n  value text not null\n);\n"
+_NOTED = f"""{META}
+insert into linkspan_meta (name, value) values ('format', '{{number}}') on conflict (name) do update set value = excluded.value
+"""  # noqa: S608 - our own number
 
 
 def check_server(connection: Connection, name: str) -> None:
@@ -35,7 +38,7 @@ def check_server(connection: Connection, name: str) -> None:
 
 async def own_format(connection: Connection, place: Place) -> int:
     """Return the format of our tables, 0 where there are none."""
-    if await connection.fetchval("select to_regclass($1)", f"{place.quoted}.linkspan_meta") is None:
+    if not await connection.fetchval(_THERE, place.schema, "linkspan_meta"):
         return 0
     return int(await connection.fetchval(f"select value from {place.quoted}.linkspan_meta where name = 'format'") or 0)  # noqa: S608 - a checked name
 
@@ -50,7 +53,7 @@ def check_format(found: int, place: Place) -> int:
 
 def wanted_sql(place: Place, found: int) -> str:
     """Return the SQL that leads from a format to the newest, '' when it is there."""
-    steps = [f"-- format {number}\n{script}{_META.format(number=number)};\n" for number, script in own_scripts() if number > found]
+    steps = [f"-- format {number}\n{script}{_NOTED.format(number=number)};\n" for number, script in own_scripts() if number > found]
     if not steps:
         return ""
     start = f"create schema if not exists {place.quoted};\n" if not found else ""
@@ -65,20 +68,33 @@ async def migrate_own(connection: Connection, place: Place, name: str) -> int:
         async with connection.transaction():
             await connection.execute(_LOCK, place.schema)
             found = await own_format(connection, place)
-            check_format(found, place)
-            if not found and await connection.fetchval("select to_regnamespace($1)", place.quoted) is None:
+            newest = check_format(found, place)
+            if await _made_by_others(connection, place, found, newest):
+                return 1
+            if not found and not await connection.fetchval("select true from pg_namespace where nspname = $1", place.schema):
                 await connection.execute(f"create schema {place.quoted}")
             await connection.execute(f"set local search_path = {place.quoted}")
             steps = [(number, script) for number, script in own_scripts() if number > found]
             for number, script in steps:
                 await connection.execute(script)
-                await connection.execute(_META.format(number=number))
+                await connection.execute(_NOTED.format(number=number))
     except asyncpg.InsufficientPrivilegeError as error:
         raise SetupError(
             f"The role of store '{name}' may not make tables in schema '{place.schema}': "
             "run 'linkspan db upgrade' with one that may, or give it the SQL of 'linkspan db init --sql'."
         ) from error
     return len(steps)
+
+
+async def _made_by_others(connection: Connection, place: Place, found: int, newest: int) -> bool:
+    """Take tables as they are that the user's own migrations have brought to the newest format; nobody has noted it yet."""
+    if found == newest or not await connection.fetchval(_THERE, place.schema, "linkspan_outbox"):
+        return False
+    if await drift(connection, place, newest):
+        return False
+    await connection.execute(f"set local search_path = {place.quoted}")
+    await connection.execute(_NOTED.format(number=newest))
+    return True
 
 
 async def migrate_user(connection: Connection, place: Place, scripts: Iterable[tuple[str, str]], now: float) -> None:
