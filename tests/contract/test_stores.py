@@ -10,6 +10,7 @@ import pytest
 from linkspan.stores.postgres import PostgresStore
 from linkspan.stores.sqlite import SqliteStore
 from linkspan.testing.store_contract import StoreContract
+from linkspan.testing.store_lanes import SharedScenarios
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ class TestSqlite(StoreContract):
         return SqliteStore(place / "shop.db", name="shop", runtime=runtime, exclusive=exclusive)
 
 
-class TestPostgres(StoreContract):
+class TestPostgres(SharedScenarios, StoreContract):
     TRIGGER = """
         create function tell() returns trigger language plpgsql as $$
             begin insert into note values (new.id); insert into note values ('t'); return new; end;

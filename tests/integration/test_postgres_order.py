@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from linkspan.envelope import LANES, lane_of
-from linkspan.ports import Outcome, Outgoing
+from linkspan.ports import OUTBOX, Outcome, Outgoing
 from linkspan.runtime import system
 from linkspan.stores.postgres import PostgresStore
 from linkspan.testing.store_probe import Settled, opened
@@ -213,8 +213,8 @@ async def test_t7_wake_up_is_empty_and_coalesced(postgres: PostgresRunner, schem
     """8000 bytes of content are refused by NOTIFY, and each one takes a lock of the whole server: so none is sent, and few wake-ups."""
     done = Settled()
     async with stores(postgres, schema) as (one, two):
-        await one.hold_lanes("shop", "a", keep=None, lease=60)
-        await two.hold_lanes("shop", "b", keep=None, lease=60)
+        await one.hold_lanes(OUTBOX, "a", keep=None, lease=60)
+        await two.hold_lanes(OUTBOX, "b", keep=None, lease=60)
         rung, other = Ring(), Ring()
         one.on_wake(rung)
         two.on_wake(other)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from linkspan.errors import Code, Error, SetupError
-from linkspan.ports import Outcome, Outgoing
+from linkspan.ports import OUTBOX, Outcome, Outgoing
 from linkspan.stores import postgres_lanes, postgres_letters, postgres_scheduled
 from linkspan.stores.postgres_attest import durability
 from linkspan.stores.postgres_errors import coded
@@ -264,15 +264,18 @@ class PostgresStore:
     async def hold_lanes(self, service: str, instance: str, *, keep: Collection[int] | None, lease: float) -> Tenure:
         """Renew the membership, give back, take."""
         self._owned()
-        self._tenure = await self._with(self._pool, lambda connection: postgres_lanes.held(connection, service, instance, keep, lease))
-        return self._tenure
+        tenure = await self._with(self._pool, lambda connection: postgres_lanes.held(connection, service, instance, keep, lease))
+        if service == OUTBOX:
+            self._tenure = tenure
+        return tenure
 
     async def leave_lanes(self, service: str, instance: str) -> None:
         """Give back all and leave."""
         self._owned()
-        self._tenure = None
         await self._with(self._pool, lambda connection: postgres_lanes.left(connection, service, instance))
-        self._bell.ring()
+        if service == OUTBOX:
+            self._tenure = None
+            self._bell.ring()
 
     # --- outbox
 

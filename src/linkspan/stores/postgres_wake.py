@@ -39,11 +39,15 @@ class Bell:
         self._task: asyncio.Task[None] | None = None
         self._ringing: asyncio.Task[None] | None = None
         self._timer: Timer | None = None
+        self._owed = False
         self._closed = False
 
     def listen(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever another process rings, and after any time of deafness."""
         self._wakers.append(wake)
+        self._start()
+
+    def _start(self) -> None:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._listen())
 
@@ -55,8 +59,12 @@ class Bell:
     def _begin_ring(self) -> None:
         self._timer = None
         connection = self._connection
-        if self._closed or connection is None or connection.is_closed():
-            return  # the others look by themselves, later
+        if self._closed:
+            return
+        if connection is None or connection.is_closed():
+            self._owed = True
+            self._start()
+            return
         if self._ringing is not None and not self._ringing.done():
             self.ring()
             return
@@ -81,6 +89,9 @@ class Bell:
             else:
                 failures = 0
                 self._wake()
+                if self._owed:
+                    self._owed = False
+                    self.ring()
                 await self._lost.wait()
             await self._runtime.clock.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
             failures += 1
