@@ -118,6 +118,13 @@ def test_what_is_lacking_lowers_the_level_by_name(topic: TopicFacts, on: dict[st
     assert "not a power cut" in found.reasons[0]
 
 
+def test_without_a_topic_nothing_is_claimed() -> None:
+    found = judge([], CLUSTER, ELR)
+
+    assert found.level == "process"
+    assert "no topic" in found.reasons[0]
+
+
 def test_unknown_features_lower_the_level() -> None:
     assert judge([TOPIC], CLUSTER, None).level == "process"
 

@@ -117,6 +117,8 @@ class KafkaBroker:
         admin, drifts = self.admin, list["Drift"]()
         for topic in topics:
             drifts += await admin.declare_topic(topic, create=create)
+            if create:
+                await self._look_up(topic)
         for topic, group in groups:
             drifts += await admin.declare_group(topic, group, create=create)
         return drifts

@@ -96,7 +96,9 @@ def judge(topics: Iterable[TopicFacts], cluster: Mapping[str, str], on: Mapping[
     if cluster.get("auto.create.topics.enable") == "true":
         verdict.reasons.append("auto.create.topics.enable is on: a topic that was deleted comes back with other settings")
     power = bool(replicas) and (verdict.synced or verdict.replicated)
-    if not power:
+    if not replicas:
+        verdict.reasons.insert(0, "no topic was asked about: what it is worth depends on each one's settings, ask while the app runs")
+    elif not power:
         verdict.reasons.insert(0, "an acknowledged message survives a killed broker, not a power cut")
     facts = {
         "replicas": ",".join(str(count) for count in sorted(replicas)) or "none",
