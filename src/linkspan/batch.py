@@ -64,8 +64,8 @@ class Batches:
         topics: The topics to which it does, such as `shop.orders.v1.events`; by default those of the events that it owns.
         events: The most messages in one batch.
         size: The most bytes of one batch before compression; a larger message goes by itself.
-        mixed: Let messages of all lanes share a batch: fuller ones, sooner. Only where each service that reads these topics is one
-            instance, as with SQLite: a lane belongs to one instance, and so must all that a batch holds.
+        mixed: Let messages of all lanes share a batch: fuller ones, sooner. They all travel in one lane then, so that of each service that
+            reads these topics one instance does the work: right where there is but one, as with SQLite.
     """
 
     topics: Sequence[str] = ()

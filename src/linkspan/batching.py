@@ -11,6 +11,8 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec.structs import replace
+
 from linkspan.batch import Batches, dictionaries_of, pack
 from linkspan.envelope import LANES
 from linkspan.errors import Code, Error
@@ -30,6 +32,8 @@ FEW = 32
 """With at most this many messages waiting or under way the lanes go side by side; above that one after the other, in fuller batches."""
 GONE = 1000
 """Rows that the broker has, at which they are deleted although others wait: rows of one lane lie far apart in the table."""
+MIXED = 0
+"""The lane in which all messages travel whose lanes are mixed, so that one instance of each reader has them all, in order."""
 ASIDE = 30.0
 """Seconds until a message that the broker refused is tried again."""
 
@@ -77,7 +81,7 @@ class Batching:
         if self._aside and message.key in self._aside:
             self._aside[message.key].append(message)
             return
-        lane = 0 if self._batches.mixed else message.lane
+        lane = MIXED if self._batches.mixed else message.lane
         self._count += 1
         self._waiting[lane].append(message)
         if lane not in self._queued:
@@ -109,11 +113,12 @@ class Batching:
 
     def _next(self, waiting: deque[Outgoing]) -> tuple[Outgoing, list[Outgoing]]:
         """Take as many as fit, from the front; one goes as it is, for whoever reads it."""
-        chosen, size = [waiting.popleft()], 0
+        chosen = [waiting.popleft()]
         size = _size(chosen[0])
         while waiting and len(chosen) < self._batches.events and (size := size + _size(waiting[0])) <= self._most:
             chosen.append(waiting.popleft())
-        return chosen[0] if len(chosen) == 1 else pack(chosen, self._packer, self._runtime.clock.now()), chosen
+        unit = chosen[0] if len(chosen) == 1 else pack(chosen, self._packer, self._runtime.clock.now())
+        return replace(unit, lane=MIXED) if self._batches.mixed else unit, chosen
 
     def _sent(self, lane: int, unit: Outgoing, chosen: list[Outgoing], future: asyncio.Future[None]) -> None:
         self._flying -= 1

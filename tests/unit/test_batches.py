@@ -119,6 +119,27 @@ async def test_mixed_batches_hold_all_lanes_in_the_order_of_commits(tmp_path: Pa
         assert await run.effects("select number from effect order by position") == [(number,) for number in range(300)]
 
 
+async def test_mixed_messages_all_travel_in_one_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes: list[int] = []
+
+    async with batched(tmp_path, batches=Batches(mixed=True)) as run:
+        publish = run.broker.publish
+
+        def noting(message: Outgoing) -> asyncio.Future[None]:
+            lanes.append(message.lane)
+            return publish(message)
+
+        monkeypatch.setattr(run.broker, "publish", noting)
+        await run.publish(("a", 1))
+        await has_effects(run, 1)
+        await together(run, ("b", 2), ("c", 3))
+        await has_effects(run, 3)
+        await until(lambda: run.app.running["orders"].relay.waiting == 0, "all are stored")
+
+        assert (lanes, kinds(run)) == ([0, 0], [1, 2])
+        assert run.app.running["orders"].relay.waiting == 0
+
+
 async def test_settings_bound_a_batch(tmp_path: Path) -> None:
     async with batched(tmp_path, batches=Batches(events=7, size=100_000)) as run:
         await together(run, *(("k", number) for number in range(70)))
