@@ -89,7 +89,7 @@ class Batching:
             self._turns.append(lane)
 
     def drop(self, lanes: Collection[int]) -> list[Outgoing]:
-        """Forget what waits in these lanes, and return it; what is under way has its end first."""
+        """Forget what waits in these lanes, which are not mixed, and return it; what is under way has its end first."""
         dropped: list[Outgoing] = []
         for lane in lanes:
             _, chosen = self._doubt.pop(lane, (None, ()))
@@ -101,6 +101,7 @@ class Batching:
         self._count -= len(dropped)
         for key in [key for key, messages in self._aside.items() if messages[0].lane in lanes]:
             dropped += self._aside.pop(key)
+        self._hand_over()
         return dropped
 
     def send(self) -> None:
@@ -135,6 +136,10 @@ class Batching:
             self._go_on(lane)
             self._gone += chosen
             self._outlet.due()
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let rows that the broker has be deleted, once they are many or nothing else is to come."""
         if self._gone and (not self._count or len(self._gone) >= GONE):
             gone, self._gone = self._gone, []
             self._outlet.stored(gone)

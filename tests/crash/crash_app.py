@@ -12,7 +12,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from linkspan import App, Code, Context, Contract, Error, Event, Limits, Message, Service, ServiceContract, command, field
+from linkspan import App, Batches, Code, Context, Contract, Error, Event, Limits, Message, Service, ServiceContract, command, field
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +119,8 @@ def services(repaired: Path) -> tuple[Service, Service]:
         yield Repaired(repaired)
 
     orders = Service("orders", Orders, migrations=[TABLE], limits=LIMITS, lifespan=lifespan)
-    ledger = Service("ledger", migrations=[TABLE], limits=LIMITS, lifespan=lifespan, owns=[Noted])
+    batches = Batches([f"{contract.package}.commands"])  # events go singly, or in atomic batches
+    ledger = Service("ledger", migrations=[TABLE], limits=LIMITS, lifespan=lifespan, owns=[Noted], batches=batches)
 
     @orders.handles(Orders.place)
     async def place(ctx: Context, request: Place) -> Placed:
