@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linkspan.cli import beginning, broker, contracts_check, db, dead, scheduled
+from linkspan.cli.reconcile import reconcile
 from linkspan.cli.recorded import recorded
 from linkspan.cli.table import show
 from linkspan.cli.target import load_app, opened_stores
@@ -29,6 +30,7 @@ beginning.add_to(cli)
 outbox = typer.Typer(help="Look at messages that wait for the broker.", no_args_is_help=True)
 cli.add_typer(outbox, name="outbox")
 outbox.add_typer(scheduled.commands, name="scheduled")
+outbox.command("reconcile", epilog="Example: linkspan outbox reconcile hello:app --older 60")(reconcile)
 cli.add_typer(dead.commands, name="dead")
 cli.add_typer(db.commands, name="db")
 cli.add_typer(broker.commands, name="broker")
