@@ -48,6 +48,20 @@ ROWS: tuple[Row, ...] = (
         ("--seeds", "1000000", "--minutes", "60"),
     ),
     Row(
+        "poison",
+        "poison stops nobody else: a key in a hundred fails or ends the process, the others keep 95 % of their rate, and all are in order",
+        "proof.poison",
+        ("--keys", "400", "--each", "10"),
+        ("--keys", "5000", "--each", "40"),
+    ),
+    Row(
+        "redrive",
+        "redrive cannot cause an outage: it stops within 5 s where it fails, and live messages wait 10 % longer at most",
+        "proof.redrive",
+        ("--count", "2000", "--rate", "100", "--seconds", "10"),
+        ("--count", "20000", "--rate", "50", "--seconds", "60"),
+    ),
+    Row(
         "contract",
         "brokers and stores keep one contract, through restarts, with and without the hot path",
         "proof.suite",

@@ -119,8 +119,8 @@ class App:
         self._places = Places.given(http, grpc, probes)
         self._addresses = {**addresses_of(os.environ.get("LINKSPAN_ADDRESSES", "")), **(addresses or {})}
         self.tls = tls or Tls.from_environment()
-        self._middleware = (Tracing(), Deadline()) if middleware is None else tuple(middleware)
-        self._overrides = overrides or {}
+        self.middleware = (Tracing(), Deadline()) if middleware is None else tuple(middleware)
+        self.overrides = overrides or {}
         self.runtime = runtime or system()
         self._stack: AsyncExitStack | None = None
         self.running: dict[str, RunningService] = {}
@@ -157,7 +157,7 @@ class App:
             self._check_sharing(service)
             for handled in service.operations.values():
                 if handled.operation is not None:
-                    check_streams((*self._middleware, *service.middleware), handled.operation)
+                    check_streams((*self.middleware, *service.middleware), handled.operation)
             for contract in service.contracts:
                 other = owners.setdefault(contract.full_name, service.name)
                 if other != service.name:
@@ -179,7 +179,7 @@ class App:
     def variant(self, *more: Service, inner: Sequence[Middleware] = (), **settings: Any) -> App:
         """Return an app of the same services, and of `more`, with other settings and with middleware inside the present one's."""
         other = App(*self.services, *more, **{**self._settings, **settings})
-        other._middleware = (*other._middleware, *inner)
+        other.middleware = (*other.middleware, *inner)
         return other
 
     def settings(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class App:
             broker = f"{scheme}{mark}{rest.rpartition('@')[2]}"
         else:
             broker = type(given).__name__
-        layers = [getattr(layer, "__name__", type(layer).__name__) for layer in self._middleware]
+        layers = [getattr(layer, "__name__", type(layer).__name__) for layer in self.middleware]
         return {
             "broker": broker,
             **self._places.settings(),
@@ -248,7 +248,7 @@ class App:
         self.broker = await self._open_broker(stack)
         # Not in a thread beside it: under pytest, which rewrites what it imports, two threads that parse at once fail (CPython 3.11).
         import_module("linkspan.transport.server")
-        self._caller = Caller(self.runtime, {}, self._middleware, self.tls)
+        self._caller = Caller(self.runtime, {}, self.middleware, self.tls)
         stack.push_async_callback(self._caller.aclose)
         for service in services:
             await self._open_service(stack, service)
@@ -271,7 +271,7 @@ class App:
         for timetable in self.timetables:
             timetable.start()
         await self._entrances.open(stack, running)
-        self._caller.addresses.update(self._known_addresses())
+        self._caller.addresses.update(self.known_addresses())
         for each in running:
             await each.start()
         self.readiness.start(self.broker, [(store, self._relays[url]) for url, store in self.stores.items()], self.attestation)
@@ -335,18 +335,18 @@ class App:
             relay=self._relays[url],
             broker=self.broker,
             caller=self._caller,
-            middleware=self._middleware,
+            middleware=self.middleware,
             turns=self._turns,
             retention=max(each.retention for each in self._sharing(service)),
             instance=self._instance,
         )
         if service.lifespan is not None:
             running.provide(await stack.enter_async_context(service.lifespan()))
-        running.override(self._overrides)
+        running.override(self.overrides)
         stack.push_async_callback(running.aclose)  # before its resources close
         self.running[service.name] = running
 
-    def _known_addresses(self) -> dict[str, str]:
+    def known_addresses(self) -> dict[str, str]:
         """Return contract, package or `*` to address: what was configured, by service name too, and what runs here."""
         known: dict[str, str] = {}
         by_name = {service.name: service for service in self.services}
@@ -359,7 +359,7 @@ class App:
 
     def known_address(self, operation: Operation[Any, Any]) -> str:
         """Return where an operation answers by these settings, empty where only a start would tell."""
-        known = self._known_addresses()
+        known = self.known_addresses()
         for name in (operation.service_name, operation.package, "*"):
             if name in known:
                 return known[name]
@@ -462,7 +462,7 @@ class App:
 
     def wrap(self, layer: Middleware) -> None:
         """Put a middleware around all others; before the start."""
-        self._middleware = (layer, *self._middleware)
+        self.middleware = (layer, *self.middleware)
 
     @property
     def address(self) -> str:
@@ -489,8 +489,8 @@ class App:
         """Return a client of this app's broker and addresses; `owns` as in `Client`."""
         if self.broker is None:
             raise SetupError("The app is not running: use its client inside `async with app`.")
-        known = self._known_addresses()
-        return Client(self.broker, addresses=known, name=name, middleware=self._middleware, runtime=self.runtime, tls=self.tls, owns=owns)
+        known = self.known_addresses()
+        return Client(self.broker, addresses=known, name=name, middleware=self.middleware, runtime=self.runtime, tls=self.tls, owns=owns)
 
     async def attest(self) -> list[Durability]:
         """Ask each engine what its acknowledgements are worth."""

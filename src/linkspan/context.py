@@ -213,6 +213,11 @@ class Context(msgspec.Struct, eq=False):
         self._trace = trace
 
     @property
+    def rehearsing(self) -> bool:
+        """Tell whether this is a dry run, which is undone: leave out what no rollback takes back, such as mails."""
+        return bool(getattr(self.home, "rehearsing", False))
+
+    @property
     def cause(self) -> str:
         """Return what leads to the messages of this handler: its own request's id, empty where there was none."""
         return "" if self.begins else self.id

@@ -9,30 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from linkspan.desk import attempted, forgotten, stack_of
+from linkspan.envelope import LANES
 from linkspan.errors import Error
+from linkspan.held_key import HeldKey
 from linkspan.lane_reading import follows, guard, sticky, waits_for
+from linkspan.lookout import Lookout, may_run
 from linkspan.parking import after_failure, blamed, buried, ended_process, new_letter, spent, suspected
 from linkspan.ports import Letter, LetterState, Outcome
+from linkspan.redrive import failed_again
+from linkspan.redriving import Redriver
+from linkspan.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from linkspan.announcing import Announcer
     from linkspan.consumer import Consumer
     from linkspan.context import Home
     from linkspan.limits import Limits
     from linkspan.ports import Store, Timer, Unit, Value
+    from linkspan.redrive import Redrive
     from linkspan.turns import Turns
     from linkspan.work import Work
 
-__all__ = ["Holding"]
+__all__ = ["LETTER_EVENTS", "Holding"]
 
 _log = logging.getLogger("linkspan.deadletter")
 
+LETTER_EVENTS = "linkspan.deadletter.v1"
+"""The package of the events that a service publishes about its letters where it says `letter_events=True`."""
 TICK = 1.0
 """Seconds between two looks for letters that are due or were redriven."""
 AT_ONCE = 100
@@ -41,28 +51,10 @@ STORE_RETRY = 0.5
 """Seconds until a letter is offered again to a store that could not take it."""
 
 
-@dataclass(slots=True)
-class _Key:
-    """A held key.
-
-    `version` counts what happens to it and `runs` its letters' ends, so that a look at the table knows whether it is still true.
-    `pending` letters are on their way into the table. While one is `running` no other is; one that failed leaves it `stuck` until due.
-    With a `gap` its first letter may wait for a message that is missing.
-    """
-
-    version: int = 0
-    runs: int = 0
-    pending: int = 0
-    running: bool = False
-    stuck: bool = False
-    gap: bool = False
-    lane: int = 0
-
-
 class Holding:
     """Holds one service's failing messages."""
 
-    def __init__(self, home: Home, store: Store, limits: Limits, turns: Turns) -> None:
+    def __init__(self, home: Home, store: Store, limits: Limits, turns: Turns, announcer: Announcer | None = None) -> None:
         self._home = home
         self._store = store
         self._limits = limits
@@ -70,11 +62,16 @@ class Holding:
         self._wary = False
         self._clock = home.runtime.clock
         self._consumers: dict[str, Consumer] = {}
-        self._keys: dict[tuple[str, str], _Key] = {}
+        self._keys: dict[tuple[str, str], HeldKey] = {}
         self._lanes: set[int] = set()
         self._timer: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._room = Room(home.name, store, limits)
+        self._lookout = Lookout(home.name, store, self._clock)
+        self._announcer = announcer
+        self._redriver = Redriver(home.name, home.runtime, store, self)
+        self._redriving: asyncio.Task[None] | None = None
 
     def add(self, consumer: Consumer) -> None:
         """Know the consumer that handles a topic's letters."""
@@ -85,11 +82,17 @@ class Holding:
         if not self._store.shared:
             await self.gain(None)
         self._wary = self._store.crashed
+        await self._room.start()
+        await self._lookout.start()
         self._timer = self._clock.call_later(0.0, self._tick)
+        self._redriving = asyncio.get_running_loop().create_task(self._redriver.run())
 
     async def aclose(self) -> None:
         """Stop looking; everything held is in the store."""
         self._closed = True
+        if self._redriving is not None:
+            self._redriving.cancel()
+            await asyncio.gather(self._redriving, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
@@ -102,7 +105,7 @@ class Holding:
             consumer = self._consumers.get(place.removeprefix(self._place("")))
             if consumer is not None and place.startswith(self._place("")):
                 lane = 0 if consumer.lanes is None else consumer.lanes.lane_of(key)
-                self._keys.setdefault((consumer.topic, key), _Key(gap=lanes is not None, lane=lane))
+                self._keys.setdefault((consumer.topic, key), HeldKey(gap=lanes is not None, lane=lane))
         self._lanes.update(lanes or ())
 
     def lose(self, lanes: Collection[int]) -> None:
@@ -115,9 +118,19 @@ class Holding:
         return (topic, key) in self._keys
 
     @property
+    def holds_any(self) -> bool:
+        """Tell whether any key is held."""
+        return bool(self._keys)
+
+    @property
+    def share(self) -> float:
+        """Return which part of the service's keys is ours."""
+        return len(self._lanes) / LANES if self._store.shared else 1.0
+
+    @property
     def busy(self) -> bool:
         """Tell whether letters are being looked for, stored or handled right now."""
-        return bool(self._tasks) or any(key.running or key.pending for key in self._keys.values())
+        return bool(self._tasks) or self._redriver.active is not None or any(key.running or key.pending for key in self._keys.values())
 
     def look(self) -> None:
         """Look for due letters now instead of at the next tick."""
@@ -133,20 +146,30 @@ class Holding:
 
     def hold(self, consumer: Consumer, work: Work, state: LetterState, error: Error | None) -> None:
         """Store a message as a letter, or a letter's new state, and tell the consumer when that is committed."""
+        if work.letter is None and not self._room.has(consumer.topic, work.key):
+            consumer.retrying.not_held(work, state, error, TICK)
+            return
         unit, limits, now = self._home.unit(), consumer.limits(work.envelope.type), self._clock.now()
         if work.letter is None:
             letter = new_letter(self._place(consumer.topic), work, state, error, limits=limits, now=now)
             guard(unit, work, letter)
             self._store.add_letter(unit, letter)
+            self._room.added(consumer.topic, work.key)
             state = letter.state
         else:
             letter = after_failure(work.letter, work.tries, state, error, limits=limits, now=now)
             guard(unit, work, letter)
             self._store.update_letter(unit, letter)
             state = letter.state
+            if work.letter.state is LetterState.REDRIVE:
+                unit.statements.append(failed_again(letter.position))
+        if self._announcer is not None:
+            self._announcer.held(unit, letter, work.letter)
         if error is not None:
             unit.statements += attempted(letter, stack_of(error))
-        key = self._keys.setdefault((consumer.topic, work.key), _Key(lane=letter.lane))
+        if (consumer.topic, work.key) not in self._keys and state is LetterState.WAITING:
+            self._lookout.all = True  # nothing before it will call it up
+        key = self._keys.setdefault((consumer.topic, work.key), HeldKey(lane=letter.lane))
         key.version += 1
         key.pending += 1
         key.gap = key.gap or work.gap
@@ -155,8 +178,10 @@ class Holding:
         self._home.runtime.reached("letter.hold.before")
         self._store.submit(unit)
 
-    def _held(self, key: _Key, unit: Unit) -> None:
+    def _held(self, key: HeldKey, unit: Unit) -> None:
         consumer, work, state, error = unit.tag
+        if unit.outcome is not Outcome.COMMITTED and work.letter is None:
+            self._room.left(consumer.topic, work.key)
         key.pending -= 1
         key.version += 1  # a look that began before this commit did not see the letter and must not free the key
         if unit.outcome is Outcome.FAILED:
@@ -175,6 +200,7 @@ class Holding:
             work.hold.reading.gone(work)
             return
         self._home.runtime.reached("letter.hold.after")
+        self._committed(unit)
         key.stuck = work.letter is not None
         if state is not LetterState.WAITING:
             fields = {"service": self._home.name, "topic": consumer.topic, "id": work.envelope.id, "type": work.envelope.type}
@@ -189,6 +215,13 @@ class Holding:
         """Remove a letter, with all that was noted about it, in the unit of its message's effect."""
         self._store.remove_letter(unit, letter.position)
         unit.statements.append(forgotten(letter))
+        if self._announcer is not None:
+            self._announcer.recovered(unit, letter)
+
+    def _committed(self, unit: Unit) -> None:
+        """Let the relay take what was announced with a unit."""
+        if self._announcer is not None and unit.outcome is Outcome.COMMITTED:
+            self._announcer.committed(unit)
 
     def drop(self, consumer: Consumer, work: Work, letter: Letter, *, expired: bool = False) -> None:
         """Remove a letter whose message turned out to be handled already, or to be past its expiry, which is audited."""
@@ -203,9 +236,10 @@ class Holding:
 
     def _dropped(self, unit: Unit) -> None:
         consumer, work = unit.tag
+        self._committed(unit)
         key = self._keys.get((consumer.topic, work.key))
         if key is not None and unit.outcome is Outcome.FAILED:
-            key.stuck = True
+            key.stuck = self._lookout.all = True
         consumer.release(work)
 
     def _tick(self) -> None:
@@ -221,46 +255,95 @@ class Holding:
     async def _look(self) -> None:
         """Take up letters that are due or redriven, and free keys whose last letter another process discarded."""
         try:
-            versions = {place: key.version for place, key in self._keys.items()}
-            lanes = frozenset(self._lanes) if self._store.shared else None
-            there = await self._store.held_keys(lanes)
-            for (topic, name), version in versions.items():
+            await self._room.look()
+            for topic, name in await self._lookout.discarded():
                 key = self._keys.get((topic, name))
-                if key and (self._place(topic), name) not in there and key.version == version and not key.pending and not key.running:
-                    del self._keys[topic, name]
-            heads = await self._store.heads(self._clock.now(), AT_ONCE, lanes)
-            for letter in heads:
-                place = (letter.topic.removeprefix(self._place("")), letter.key)
-                key = self._keys.get(place)
-                if key is not None and key.version == versions.get(place):
-                    self._start(letter)
-            self._wary = self._wary and len(heads) == AT_ONCE  # all that was being handled when the last process died has been seen
+                if key is not None and not key.running:
+                    self._spawn(self._advance(topic, name, key))
+            if self._lookout.at_all():
+                began = self._clock.monotonic()
+                await self._look_at_all()
+                self._lookout.looked(began)
+            else:
+                await self._look_at_due()
         except Error as error:
             _log.warning("Looking for due letters failed; will try again.", extra={"service": self._home.name, "code": error.code.value})
         self._next_tick()
 
-    def _start(self, letter: Letter) -> bool:
+    async def _look_at_due(self) -> None:
+        """Take up what is due or redriven: as much work as there is of that, however much is held."""
+        for place, position in await self._lookout.due(AT_ONCE):
+            key = self._keys.get(place)
+            if key is None or key.running or key.advancing:
+                continue
+            version, letter = key.version, await self._store.letter(position)
+            if letter is not None and self._keys.get(place) is key and key.version == version and may_run(letter, self._clock.now()):
+                self._start(letter)
+
+    async def _look_at_all(self) -> None:
+        """Take up whatever may run, and set keys free that have no letters any more."""
+        self._lookout.all = False
+        versions = {place: key.version for place, key in self._keys.items()}
+        lanes = frozenset(self._lanes) if self._store.shared else None
+        there = await self._store.held_keys(lanes)
+        for (topic, name), version in versions.items():
+            key = self._keys.get((topic, name))
+            if key and (self._place(topic), name) not in there and key.version == version and not key.pending and not key.running:
+                del self._keys[topic, name]
+        heads = await self._store.heads(self._clock.now(), AT_ONCE, lanes)
+        for letter in heads:
+            place = (letter.topic.removeprefix(self._place("")), letter.key)
+            key = self._keys.get(place)
+            if key is not None and key.version == versions.get(place) and not key.advancing:
+                self._start(letter)
+            else:
+                self._lookout.all = True
+        self._lookout.all = self._lookout.all or len(heads) == AT_ONCE
+        self._wary = self._wary and len(heads) == AT_ONCE  # all that was being handled when the last process died has been seen
+
+    def redrive(self, letter: Letter, statements: Sequence[tuple[str, Sequence[Value]]]) -> bool:
+        """Run a dead letter for a redrive of many; the statements commit with its count. False where its key is not ours or busy."""
+        key = self._keys.get((letter.topic.removeprefix(self._place("")), letter.key))
+        if key is None or key.running or letter.state is not LetterState.DEAD:
+            return False
+        key.paced = True
+        return self._start(replace(letter, state=LetterState.REDRIVE), statements)
+
+    def stopped(self, redrive: Redrive, reason: str) -> None:
+        """Tell those who alert that a redrive stopped by itself."""
+        if self._announcer is not None:
+            unit = self._home.unit()
+            self._announcer.stopped(unit, redrive, reason)
+            unit.settled = self._committed
+            self._store.submit(unit)
+
+    def _start(self, letter: Letter, statements: Sequence[tuple[str, Sequence[Value]]] = ()) -> bool:
         topic = letter.topic.removeprefix(self._place(""))
         consumer = self._consumers.get(topic)
         if consumer is None or not letter.topic.startswith(self._place("")):
             return False
         if consumer.lanes is not None and consumer.lanes.hold(letter.lane) is None:
             return False
-        key = self._keys.setdefault((topic, letter.key), _Key(lane=letter.lane))
+        key = self._keys.setdefault((topic, letter.key), HeldKey(lane=letter.lane))
         if key.running or self._closed:
             return False
         key.running, key.stuck = True, False
         limits = consumer.limits(letter.type)
+        if key.paced:
+            self._redriver.begin(letter.position)
         self._home.runtime.reached("letter.run.before")
         if letter.state is LetterState.PARKED and spent(letter, limits):
+            self._redriver.end(letter.position, handled=False)
             dead = sticky(buried(letter, self._clock.now()), letter)
-            self._change(dead, partial(self._buried, key), attempted(dead, "") if ended_process(dead) else ())
+            noted = attempted(dead, "") if ended_process(dead) else []
+            self._change(dead, partial(self._buried, key), [*noted, failed_again(letter.position)])
         else:
             wary = self._wary or consumer.careful or letter.state is not LetterState.WAITING
-            self._turns.enter(partial(self._run, consumer, letter, key, wary=wary), alone=ended_process(letter))
+            run = partial(self._run, consumer, letter, key, wary=wary, more=statements)
+            self._turns.enter(run, alone=ended_process(letter))
         return True
 
-    def _run(self, consumer: Consumer, letter: Letter, key: _Key, *, wary: bool) -> None:
+    def _run(self, consumer: Consumer, letter: Letter, key: HeldKey, *, wary: bool, more: Sequence[tuple[str, Sequence[Value]]]) -> None:
         """Handle a letter whose turn it is.
 
         What will be true if it ends its process is stored before: among others a suspicion, alone a whole round of its tries.
@@ -271,9 +354,9 @@ class Holding:
             key.running = False
             self._turns.leave()
         elif ended_process(letter):
-            self._change(sticky(blamed(letter, limits=limits, now=now), letter), noted, attempted(letter, ""))
+            self._change(sticky(blamed(letter, limits=limits, now=now), letter), noted, [*more, *attempted(letter, "")])
         elif wary:
-            self._change(sticky(suspected(letter, now), letter), noted)
+            self._change(sticky(suspected(letter, now), letter), noted, more)
         else:
             consumer.run_letter(letter, partial(self._ran, consumer.topic, key))
 
@@ -289,18 +372,23 @@ class Holding:
                 settled(unit)
                 return
         self._store.update_letter(unit, letter)
+        if self._announcer is not None and letter.state is LetterState.DEAD:
+            self._announcer.held(unit, letter, letter)
         self._home.runtime.reached("letter.count.before")
         self._store.submit(unit)
 
-    def _noted(self, consumer: Consumer, letter: Letter, key: _Key, unit: Unit) -> None:
+    def _noted(self, consumer: Consumer, letter: Letter, key: HeldKey, unit: Unit) -> None:
         self._home.runtime.reached("letter.count.after")
         if unit.outcome is not Outcome.COMMITTED:
+            self._lookout.all = True
             key.running = False
             self._turns.leave()
+            self._redriver.end(letter.position, handled=False)
         else:
             consumer.run_letter(letter, partial(self._ran, consumer.topic, key))
 
-    def _buried(self, key: _Key, _unit: Unit) -> None:
+    def _buried(self, key: HeldKey, unit: Unit) -> None:
+        self._committed(unit)
         key.running = False
         key.version += 1
 
@@ -346,7 +434,7 @@ class Holding:
             if not self._closed:
                 self._spawn(self._go_on(topic, work, key))
 
-    async def _go_on(self, topic: str, work: Work, key: _Key) -> None:
+    async def _go_on(self, topic: str, work: Work, key: HeldKey) -> None:
         try:
             letter = await self._store.next_letter(self._place(topic), work.key)
         except Error:
@@ -354,22 +442,27 @@ class Holding:
         if letter is not None and letter.state is LetterState.PARKED and not key.running and follows(letter, work):
             self._start(letter)
 
-    def _ran(self, topic: str, key: _Key, work: Work) -> None:
+    def _ran(self, topic: str, key: HeldKey, work: Work) -> None:
         key.running = False
         key.version += 1
         key.runs += 1
         self._turns.leave()
+        if not key.stuck:
+            self._room.left(topic, work.key)
+        if work.letter is not None:
+            self._redriver.end(work.letter.position, handled=not key.stuck)
         self._home.runtime.reached("letter.run.after")
         if not key.stuck and not self._closed:
             self._spawn(self._advance(topic, work.key, key))
 
-    async def _advance(self, topic: str, name: str, key: _Key) -> None:
+    async def _advance(self, topic: str, name: str, key: HeldKey) -> None:
         """Go on with the key's next letter, or set the key free when there is none."""
         while not key.running:
             version, runs = key.version, key.runs
             try:
                 letter = await self._store.next_letter(self._place(topic), name)
             except Error:
+                self._lookout.all = True
                 return
             if letter is None:
                 if key.pending == 0 and key.version == version:
@@ -381,8 +474,21 @@ class Holding:
                 continue
             due = letter.state is LetterState.PARKED and letter.due <= self._clock.now()
             if letter.state in {LetterState.WAITING, LetterState.REDRIVE} or due:
+                await self._turn(key)
+                if key.runs != runs:
+                    continue
                 self._start(letter)
             return
+
+    async def _turn(self, key: HeldKey) -> None:
+        """Wait for the pace of the redrive that set a key going, so that what waited behind its letter is no flood either."""
+        if not key.paced:
+            return
+        key.advancing = True
+        try:
+            await self._redriver.turn()
+        finally:
+            key.advancing = False
 
     def _spawn(self, work: object) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]  # a coroutine, typed loosely for both callers

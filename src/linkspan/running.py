@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from linkspan.consumer import Consumer
 from linkspan.content import decode_content
 from linkspan.context import Context, Transaction
-from linkspan.deadletter import Holding
+from linkspan.deadletter import LETTER_EVENTS, Holding
 from linkspan.errors import Code, Error, SetupError
 from linkspan.foreign import ForeignReader
 from linkspan.handler import compose
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
     from types import TracebackType
 
+    from linkspan.announcing import Announcer
     from linkspan.client import Caller
     from linkspan.handler import Handler, Middleware
     from linkspan.lanes import Fence
@@ -85,7 +86,7 @@ class RunningService:
         self._handlers: dict[str, Handler] = {}
         self._retention = retention
         self._cleaning: asyncio.Task[None] | None = None
-        self.holding = Holding(self, store, service.limits, turns)
+        self.holding = Holding(self, store, service.limits, turns, self._announcer() if service.letter_events else None)
         self.mover = Mover(service.outbox, self.name, relay, runtime, self._submit) if service.outbox is not None else None
         self.consumers = [self._consumer(topic, bindings) for topic, bindings in self._topics().items()]
         self.groups = [(consumer.topic, self.name) for consumer in self.consumers]
@@ -102,7 +103,13 @@ class RunningService:
     def topics(self) -> set[str]:
         """Return the topics that this service's own contracts publish to or take commands from."""
         packages = {contract.contract.package for contract in self.declared.contracts} | self.declared.owned.places
+        packages |= {LETTER_EVENTS} if self.declared.letter_events else set()
         return {topic for topic, _ in self.groups} | {event_topic(package) for package in packages}
+
+    def _announcer(self) -> Announcer:
+        from linkspan.announcing import Announcer  # noqa: PLC0415 - only where it is used
+
+        return Announcer(self.name, self.runtime, self.relay)
 
     def provide(self, given: object) -> None:
         """Take what the lifespan yielded."""

@@ -71,6 +71,7 @@ class Service:
         retention: Seconds that the ids of handled messages are remembered; as long as messages may be retried, at least.
         outbox: Where the user's own transactions hand over messages that this service publishes: `linkspan.sqlalchemy.Outbox`.
         owns: The contracts (or their packages, or event classes) whose events it alone publishes; default: those of its contracts.
+        letter_events: Publish an event when a message is parked, dies or recovers: `linkspan.letter_events`, for those who alert.
         batches: Which topics it publishes to in batches, compressed; default: none. Only Linkspan reads those.
     """
 
@@ -87,6 +88,7 @@ class Service:
         owns: Owns | None = None,
         outbox: HandOver | None = None,
         batches: Batches | None = None,
+        letter_events: bool = False,
     ) -> None:
         if not name or not name.replace("-", "").isalnum() or not name.isascii() or name != name.lower():
             raise SetupError(f"Service name '{name}' cannot be used: write lower-case letters, digits and dashes.")
@@ -100,6 +102,7 @@ class Service:
         self.store = store
         self.lifespan = lifespan
         self.middleware = tuple(middleware)
+        self.letter_events = letter_events
         self.limits = limits or Limits()
         self.retention = retention
         self.operations: dict[str, Handled] = {}

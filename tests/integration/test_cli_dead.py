@@ -188,6 +188,95 @@ def test_a_group_is_discarded_together(folder: Folder) -> None:
     assert folder.query("mail", "select count(*) from linkspan_attempt") == [(0,)]
 
 
+def test_a_group_is_redriven_at_a_rate_with_a_canary_and_can_be_seen(folder: Folder) -> None:
+    keys = [f"bad-{number}" for number in range(12)]
+    redrive = ["dead", "redrive", "cli_orders:app", "--service", "mail"]
+    with Running(folder) as run:
+        for key in keys:
+            assert run.place(key, 1)[0] == 200
+        until(lambda: len(held(folder)) == 12, "all are held")
+        (group,) = folder.rows("dead", "list", "cli_orders:app")
+        many = ["--group", group["group"], "--rate", "50", "--why", WHY, "--watch"]
+        failed = folder.command(*redrive, *many, "--canary", "5")
+        (folder.path / "mended").touch()
+        done = folder.command(*redrive, *many)
+        nothing = folder.command(*redrive, *many)
+        second, first = folder.rows(*redrive, "--status")
+        idle = folder.command(*redrive, "--stop", "--why", "enough")
+        assert run.stop() == 0
+
+    assert failed.returncode == 1
+    assert "mend the cause, then redrive again" in failed.stdout
+    assert (first["state"], first["handled"], first["of"]) == ("stopped", 0, group["group"])
+    assert 2 <= first["tried"] <= 6
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("12 will be tried again, 12 first, then at most 50 a second.\n")
+    assert done.stdout.endswith("done: 12 of 12 tried: 12 handled, 0 failed again\n")
+    assert (second["state"], second["handled"], second["failed"], second["who"]) == ("done", 12, 0, getpass.getuser())
+    assert sorted(thanked(folder)) == sorted((key, 1) for key in keys)
+    assert (nothing.returncode, "has no such dead letters" in nothing.stderr) == (2, True)
+    assert (idle.returncode, "nothing to stop" in idle.stderr) == (2, True)
+
+
+def test_an_edited_copy_takes_the_place_of_a_dead_letter(folder: Folder) -> None:
+    edit = ["dead", "edit", "cli_orders:app"]
+    with Running(folder) as run:
+        three_of_one_key(run, "bad-1")
+        until(lambda: len(held(folder)) == 3, "all three are held")
+        (dead,) = folder.rows("dead", "list", "cli_orders:app", "--letters")
+        number = str(dead["number"])
+        before = folder.rows("dead", "show", "cli_orders:app", number, "--service", "mail")
+        mail = [number, "--service", "mail", "--why", "typing error"]
+        personal = folder.command(*edit, *mail, "--set", "note=Ada")
+        unknown = folder.command(*edit, *mail, "--set", "nmber=7")
+        misfit = folder.command(*edit, *mail, "--set", "number=many")
+        key = folder.command(*edit, *mail, "--set", "order_id=good-1")
+        (folder.path / "note.json").write_text('{"note": "Ada"}')
+        done = folder.command(*edit, *mail, "--set", "number=7", "--from", "note.json")
+        after = folder.rows("dead", "show", "cli_orders:app", number, "--service", "mail")
+        folder.command("dead", "redrive", "cli_orders:app", number, "--service", "mail", "--why", WHY)
+        until(lambda: held(folder) == [], "the key is free")
+        assert run.stop() == 0
+
+    assert "holds personal data" in personal.stderr
+    assert "has no field 'nmber': it has order_id, number, pause, note." in unknown.stderr
+    assert "give each field what its type takes" in misfit.stderr
+    assert "The order key of 'cli.orders.v1.OrderPlaced' cannot be changed" in key.stderr
+    assert {each.returncode for each in (personal, unknown, misfit, key)} == {2}
+    assert (done.returncode, "number=7, note=***" in done.stdout, "Ada" in done.stdout) == (0, True, False)
+    assert after["id"] != before["id"]
+    assert (after["corrects"], after["number"], after["state"]) == (before["id"], dead["number"], "dead")
+    assert thanked(folder) == [("bad-1", 7), ("bad-1", 2), ("bad-1", 3)]
+    assert audit(folder)[0] == (f"edit to {after['id']}", getpass.getuser(), "typing error", "bad-1")
+    assert folder.query("mail", "select id, resolved_by from linkspan_original") == [(before["id"], after["id"])]
+
+
+def test_dry_run_shows_what_the_handler_would_do_and_nothing_of_it_stays(folder: Folder) -> None:
+    with Running(folder) as run:
+        three_of_one_key(run, "bad-1")
+        until(lambda: len(held(folder)) == 3, "all three are held")
+        (dead,) = folder.rows("dead", "list", "cli_orders:app", "--letters")
+        words = ["dead", "dry-run", "cli_orders:app", str(dead["number"]), "--service", "mail"]
+        settings = {"LINKSPAN_ADDRESSES": f"orders={run.address}"}
+        fails = folder.command(*words, **settings)
+        (folder.path / "mended").touch()
+        succeeds = folder.command(*words, **settings)
+        before = (held(folder), thanked(folder), audit(folder))
+        again = folder.command(*words, "--json", **settings)
+        assert run.stop() == 0
+
+    assert (fails.returncode, succeeds.returncode) == (1, 0)
+    assert "fails. Nothing was written, nothing was published." in fails.stdout
+    assert "failed_precondition: There is no address: ask for one." in fails.stdout
+    assert "at cli_orders.py thank:" in fails.stdout
+    assert "succeeds. Nothing was written, nothing was published." in succeeds.stdout
+    assert "insert into thanks values (?, ?)  [2 values]" in succeeds.stdout
+    assert "cli.orders.v1.Orders.GetOrder" in succeeds.stdout
+    assert CANARY not in fails.stdout + succeeds.stdout
+    assert before == ([("bad-1", "dead"), ("bad-1", "waiting"), ("bad-1", "waiting")], [], [])
+    assert json.loads(again.stdout)["outcome"] == "succeeds"
+
+
 def test_before_the_first_run_it_says_so(folder: Folder) -> None:
     listed = folder.command("dead", "list", "cli_orders:app")
     wrong = folder.command("outbox", "status", "cli_orders:app", "--service", "billing")

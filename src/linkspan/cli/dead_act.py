@@ -1,4 +1,4 @@
-"""`linkspan dead redrive|discard`: what a person decides, audited with who and why."""
+"""`linkspan dead discard`, and the other commands by which a person decides, audited with who and why."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from linkspan.cli.dead_target import Service, Target, Who, Why, one_store, the_service
+from linkspan.cli.dead_dry_run import dry_run
+from linkspan.cli.dead_edit import edit
+from linkspan.cli.dead_redrive import redrive
+from linkspan.cli.dead_target import Service, SomePositions, Target, Who, Why, is_dead, one_store, the_service
 from linkspan.cli.target import load_app
-from linkspan.desk import Choice, Desk, holder
+from linkspan.desk import Choice, Desk
 from linkspan.errors import SetupError
-from linkspan.ports import LetterState
 from linkspan.runtime import system
 
 if TYPE_CHECKING:
@@ -20,38 +22,18 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-Positions = Annotated[list[int], typer.Argument(help="Numbers from `dead list`.", metavar="NUMBER")]
-SomePositions = Annotated[list[int] | None, typer.Argument(help="Numbers from `dead list`.", metavar="[NUMBER]...")]
 Group = Annotated[str, typer.Option("--group", help="All of a group of `dead list`.", metavar="GROUP")]
 Key = Annotated[str, typer.Option("--key", help="All of a key.", metavar="KEY")]
 
 
 def add_to(commands: typer.Typer) -> None:
     """Add the commands that change something."""
-    commands.command(epilog="Example: linkspan dead redrive hello:app 3 --service mail --why 'address service is back'")(redrive)
+    commands.command("dry-run", epilog="Example: linkspan dead dry-run hello:app 3 --service mail")(dry_run)
+    commands.command(epilog="Example: linkspan dead edit hello:app 3 --service mail --set number=2 --why 'typing error'")(edit)
+    commands.command(epilog="Example: linkspan dead redrive hello:app --group 1f2e3d4c5b6a --service mail --why 'address service is back'")(
+        redrive
+    )
     commands.command(epilog="Example: linkspan dead discard hello:app 3 --service mail --why 'test order'")(discard)
-
-
-def redrive(target: Target, numbers: Positions, why: Why, service: Service = "", *, who: Who) -> None:
-    """Try dead letters again, in their order; a running service takes them up within a second."""
-    app = load_app(target)
-    name = the_service(app, service)
-    changed, left = asyncio.run(_redrive(app, name, list(dict.fromkeys(numbers)), who, why))
-    typer.echo(f"{changed} will be tried again.")
-    if left:
-        typer.echo(f"linkspan: Left alone, no dead letters of '{name}': {', '.join(map(str, left))}.", err=True)
-        raise typer.Exit(1)
-
-
-async def _redrive(app: App, service: str, numbers: list[int], who: str, why: str) -> tuple[int, list[int]]:
-    async with one_store(app, service) as store:
-        there = [number for number in numbers if _is_dead(await store.letter(number), service)]
-        changed = await store.redrive(there, who=who, why=why, at=system().clock.now()) if there else 0
-    return changed, [number for number in numbers if number not in there]
-
-
-def _is_dead(letter: Letter | None, service: str) -> bool:
-    return letter is not None and letter.state is LetterState.DEAD and holder(letter) == service
 
 
 def discard(  # noqa: PLR0913 - options of a command
@@ -82,7 +64,7 @@ async def _discard(app: App, service: str, numbers: list[int], who: str, why: st
         letters: list[Letter] = []
         for number in numbers:
             letter = await store.letter(number)
-            if letter is None or not _is_dead(letter, service):
+            if letter is None or not is_dead(letter, service):
                 raise SetupError(f"Message {number} of service '{service}' is no dead letter: only dead letters can be discarded.")
             letters.append(letter)
         return await Desk(store).discard(letters, who=who, why=why, at=system().clock.now())

@@ -14,6 +14,7 @@ from linkspan.cli.target import chosen, opened_stores
 from linkspan.content import decode_content
 from linkspan.desk import holder
 from linkspan.errors import SetupError
+from linkspan.ports import LetterState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -21,10 +22,25 @@ if TYPE_CHECKING:
     from linkspan.app import App
     from linkspan.ports import Letter, Store
 
-__all__ = ["AsJson", "Number", "Service", "Target", "Who", "Why", "content_class", "decoded", "found_letter", "one_store", "the_service"]
+__all__ = [
+    "AsJson",
+    "Number",
+    "Service",
+    "SomePositions",
+    "Target",
+    "Who",
+    "Why",
+    "content_class",
+    "decoded",
+    "found_letter",
+    "is_dead",
+    "one_store",
+    "the_service",
+]
 
 Target = Annotated[str, typer.Argument(help="The app, as module:attribute.", metavar="MODULE:APP")]
 Service = Annotated[str, typer.Option("--service", help="The service that holds it.", metavar="NAME")]
+SomePositions = Annotated[list[int] | None, typer.Argument(help="Numbers from `dead list`.", metavar="[NUMBER]...")]
 Number = Annotated[int, typer.Argument(help="Number from `dead list`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -63,6 +79,11 @@ async def found_letter(store: Store, service: str, number: int) -> Letter:
     if letter is None or holder(letter) != service:
         raise SetupError(f"Service '{service}' holds no message {number}: look at `linkspan dead list`.")
     return letter
+
+
+def is_dead(letter: Letter | None, service: str) -> bool:
+    """Tell whether a letter is a dead one of a service."""
+    return letter is not None and letter.state is LetterState.DEAD and holder(letter) == service
 
 
 def content_class(app: App, letter: Letter) -> type[Any] | None:

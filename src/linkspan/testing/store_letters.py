@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
+from linkspan.correction import replace_letter
 from linkspan.desk import Choice, Desk
 from linkspan.errors import Code, SetupError
 from linkspan.ports import LetterState, Outcome
+from linkspan.redrive import Progress, Redrive, Redrives, failed_again, taken
 from linkspan.runtime import system
 from linkspan.testing.store_probe import INSERT, SCRIPTS, TOPIC, SetClock, Settled, StoreScenarios, effects, expect, letter, refused
 
@@ -181,6 +183,62 @@ class LetterScenarios(StoreScenarios):
             done = Settled()
             again = done.unit(("orders", "1"), [(INSERT, ("a", 1))])
             expect(await done.submit(store, again), [Outcome.DUPLICATE], "its message is known as handled")
+
+    async def test_desk_finds_what_is_due_and_what_was_done(self, tmp_path: Path) -> None:
+        """Due are redriven letters and parked ones whose time has come, the first of their keys; deeds come oldest first, once."""
+        parked, waiting, dead, redrive = LetterState.PARKED, LetterState.WAITING, LetterState.DEAD, LetterState.REDRIVE
+        async with self.store(tmp_path) as store:
+            mine = [letter("later", "a", parked, 50.0), letter("due", "b", parked, 5.0), letter("behind", "b", waiting)]
+            mine += [letter("dead", "c", dead), letter("redrive", "d", redrive), letter("not first", "c", parked, 1.0)]
+            found = await hold(store, *(replace(each, topic="shop:shop.events") for each in mine))
+            desk, names = Desk(store), {each.position: each.id for each in found}
+            expect({names[position] for _, _, position in await desk.due("shop", 10.0, 10)}, {"due", "redrive"}, "what is due")
+            expect(await desk.due("mail", 10.0, 10), [], "another service has nothing")
+            before = await desk.newest_deed()
+            await desk.discard([each for each in found if each.id == "dead"], who="ada", why="test", at=9.0)
+            deeds = await desk.deeds(before)
+            expect([each[1:] for each in deeds], [("discard", "shop:shop.events", "c")], "what was done")
+            expect(await desk.deeds(deeds[-1][0]), [], "once")
+
+    async def test_redrive_of_many_is_kept_and_counted(self, tmp_path: Path) -> None:
+        """A redrive is asked for beside the service, once at a time, and its counts follow from what became of its letters."""
+        asked = Redrive("r1", "shop", "", "", 1_000_000, 3, 10.0, 1, 4.0, "ada", "mended", 8.0)
+        async with self.store(tmp_path) as store:
+            one, two, _ = await hold(store, *(replace(letter(id_, id_), topic="shop:shop.events") for id_ in "123"))
+            beside = self.make_store(tmp_path, system(), exclusive=False)
+            await beside.open()
+            expect(await Redrives(beside).ask(asked), True, "it is asked for")
+            expect(await Redrives(beside).ask(replace(asked, id="r2")), False, "one at a time")
+            redrives, done = Redrives(store), Settled()
+            expect(await redrives.active("shop"), asked, "the service finds it")
+            runs = done.unit(statements=[*taken(asked, one.position, 9.0), *taken(asked, two.position, 9.0)])
+            store.update_letter(runs, replace(one, state=LetterState.PARKED))
+            await done.submit(store, runs)
+            expect(await redrives.progress(asked), Progress(2, 2, 0), "two run")
+            expect(len(await redrives.left(asked, 0, 10)), 1, "one is left")
+            ends = done.unit(statements=[failed_again(two.position)])
+            store.remove_letter(ends, one.position)
+            await done.submit(store, ends)
+            expect(await redrives.progress(asked), Progress(2, 0, 1), "one failed, one was handled")
+            expect(await redrives.end(asked, "stopped", who="bob", why="enough", at=9.5), True, "a person ends it")
+            expect(await redrives.end(asked, "done", who="eve", why="", at=9.6), False, "once")
+            await beside.aclose()
+            entries = await Desk(store).audit("shop")
+            expect([each.action for each in entries], ["redrive stopped", "redrive", "redrive", "redrive"], "all of it is audited")
+
+    async def test_edited_copy_takes_its_letters_place(self, tmp_path: Path) -> None:
+        """A copy has the original's place; the original is kept, and never has an effect any more."""
+        async with self.store(tmp_path) as store:
+            one, two = await hold(store, letter("1", "x"), letter("2", "x", LetterState.WAITING))
+            copy = ("1b", b"b: c\r\n", b"\x01")
+            expect(await replace_letter(store, one, copy, who="ada", why="typo", at=9.0), True, "it is replaced")
+            expect(await replace_letter(store, one, copy, who="ada", why="typo", at=9.0), False, "once")
+            expect(await replace_letter(store, two, copy, who="ada", why="typo", at=9.0), False, "a waiting one is not")
+            first = await store.next_letter(TOPIC, "x")
+            expect(first, replace(one, id="1b", headers=copy[1], data=copy[2]), "the copy is first of its key")
+            expect(await Desk(store).origin(replace(one, id="1b")), "1", "it knows what it corrects")
+            done = Settled()
+            expect(await done.submit(store, done.unit(("orders", "1"))), [Outcome.DUPLICATE], "the original is known as handled")
 
     # --- migrations
 

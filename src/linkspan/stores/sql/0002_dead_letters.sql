@@ -34,12 +34,14 @@ create table linkspan_redrive (
 ) without rowid;
 create index linkspan_redrive_state on linkspan_redrive (service, state);
 
--- The letters that a redrive took, each once. One that is gone from linkspan_letter was handled, or discarded.
+-- The letters that a redrive took, each once. One that did not fail and is gone from linkspan_letter was handled, or discarded.
 create table linkspan_redriven (
-  redrive text not null,
   letter integer not null,
-  primary key (redrive, letter)
+  redrive text not null,
+  failed integer not null,
+  primary key (letter, redrive)
 ) without rowid;
+create index linkspan_redriven_of on linkspan_redriven (redrive, failed);
 
 -- A letter as it came, before a person corrected it; `resolved_by` is the id of the copy that took its place.
 create table linkspan_original (

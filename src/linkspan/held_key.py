@@ -1,0 +1,28 @@
+"""A held key: what is known in memory of an order key whose messages wait in the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["HeldKey"]
+
+
+@dataclass(slots=True)
+class HeldKey:
+    """A held key.
+
+    `version` counts what happens to it and `runs` its letters' ends, so that a look at the table knows whether it is still true.
+    `pending` letters are on their way into the table. While one is `running` no other is; one that failed leaves it `stuck` until due.
+    With a `gap` its first letter may wait for a message that is missing.
+    Where a redrive of many set it going it is `paced`: its letters wait for their turn, and while they do it is `advancing`.
+    """
+
+    version: int = 0
+    runs: int = 0
+    pending: int = 0
+    running: bool = False
+    stuck: bool = False
+    gap: bool = False
+    lane: int = 0
+    paced: bool = False
+    advancing: bool = False
