@@ -335,7 +335,7 @@ async def test_services_that_share_a_store_keep_inbox_letters_and_migrations_apa
         assert app.running["refused"].store is store
 
     assert {letter.topic.partition(":")[0] for letter in letters} == {"refused"}
-    assert [(letter.key, letter.state) for letter in letters] == [
+    assert sorted(((letter.key, letter.state) for letter in letters), key=lambda each: each[0]) == [  # keys do not wait for each other
         ("7", LetterState.DEAD),
         ("7", LetterState.WAITING),
         ("8", LetterState.DEAD),
