@@ -117,16 +117,17 @@ class Consumer:
             self._workers[loop.create_task(self._work())] = None
         self._beat = self._clock.call_later(BEAT, self._beats)
         if self._store.crashed:
-            self._careful, self._careful_until = PREFETCH, self._clock.monotonic() + SETTLED_IN
+            self.beware()
         if self.lanes is None:
             self._subscription = await self._broker.subscribe(self.topic, self._home.name, self.receive, prefetch=PREFETCH)
 
+    def beware(self) -> None:
+        """Be careful for as many messages as can have been in hand when a process ended."""
+        self._careful, self._careful_until = PREFETCH, self._clock.monotonic() + SETTLED_IN
+
     @property
     def careful(self) -> bool:
-        """Tell whether a message in hand may be the one that ended the last process.
-
-        So it is after a crash, for as many messages as can have been in hand then: each is stored first, and its run counted.
-        """
+        """Tell whether a message in hand may be the one that ended a process: each is stored first, and its run counted."""
         return self._careful > 0
 
     async def drain(self) -> None:

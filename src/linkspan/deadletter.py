@@ -108,6 +108,10 @@ class Holding:
                 self._keys.setdefault((consumer.topic, key), HeldKey(gap=lanes is not None, lane=lane))
         self._lanes.update(lanes or ())
 
+    def beware(self) -> None:
+        """Handle held messages as after a crash, until those that may have caused it have been seen."""
+        self._wary = True
+
     def lose(self, lanes: Collection[int]) -> None:
         """Forget what is held of these lanes: it is another's."""
         self._lanes.difference_update(lanes)

@@ -42,6 +42,10 @@ class LaneHolder(Protocol):
         """Begin with these lanes. Raises `Error` when some could not be begun: they are gained again at the next beat."""
         ...
 
+    def beware(self) -> None:
+        """Be careful with what comes now: it may be what ended the instance that had it before."""
+        ...
+
     def lose(self, lanes: Collection[int]) -> None:
         """Drop these lanes at once: they are another's."""
         ...
@@ -150,6 +154,11 @@ class Lanes:
         if gained:
             fields = {"service": self._service, "lanes": len(self.held), "gained": len(gained), "members": tenure.members}
             _log.info("Lanes were taken.", extra=fields)
+        if tenure.orphaned:
+            _log.warning(
+                "Lanes of an instance that fell silent were taken.", extra={"service": self._service, "lanes": len(tenure.orphaned)}
+            )
+            self._holder.beware()
         await self._begin()
         surplus = len(self.held) - len(self._leaving) - tenure.share
         if surplus > 0 and self._giving is None:

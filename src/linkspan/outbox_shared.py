@@ -99,6 +99,9 @@ class SharedRelay(Relay):
         self._mine |= set(fences)
         self._wake()
 
+    def beware(self) -> None:
+        """Do nothing: publishing ends no process."""
+
     def lose(self, lanes: Collection[int]) -> None:
         """Forget the rows of these lanes but those that are on their way."""
         self._mine.difference_update(lanes)

@@ -164,6 +164,12 @@ class RunningService:
         reading = [consumer.lanes for consumer in self.consumers if consumer.lanes is not None and not consumer.stopping]
         await asyncio.gather(*(each.gain(fences) for each in reading))
 
+    def beware(self) -> None:
+        """Handle alone what may have ended the instance that had it before."""
+        for consumer in self.consumers:
+            consumer.beware()
+        self.holding.beware()
+
     def lose(self, lanes: Collection[int]) -> None:
         """Drop lanes."""
         for consumer in self.consumers:

@@ -58,6 +58,7 @@ class Instance:
         self.name, self.finishing, self.clock = name, finishing, runtime.clock
         self.working: set[int] = set()
         self.refuses = False
+        self.wary = 0
         store: Any = ledger
         self.lanes = Lanes(store, "orders", name, runtime, self)
 
@@ -65,6 +66,9 @@ class Instance:
         if self.refuses:
             raise Error(Code.UNAVAILABLE, "The broker is away.")
         self.working |= set(fences)
+
+    def beware(self) -> None:
+        self.wary += 1
 
     def lose(self, lanes: Collection[int]) -> None:
         self.working -= set(lanes)

@@ -40,6 +40,9 @@ MAX_ACK_PENDING = 65_536
 IN_CLUSTER = 3
 """Replicas of a stream in a cluster, unless told otherwise: it lives on while any two of their servers do."""
 
+AT_ONCE = 8
+"""Requests under way at most: a server whose disk is slow does one after the other, and each has a limit of time."""
+
 _STREAM_MISSING, _CONSUMER_MISSING = 10059, 10014
 _NO_CLUSTER, _TOO_FEW_SERVERS, _BUSY = 10074, {10005, 10023}, 503
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -105,6 +108,7 @@ class Admin:
         self._ack_wait = ack_wait
         self._timeout = timeout
         self._calls: dict[asyncio.Task[Msg], str] = {}
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._closed = False
         self._denied: set[str] = set()
         self.clustered = False  # as far as answers have told
@@ -284,7 +288,8 @@ class Admin:
         """Ask the JetStream API. Raises `Error`: NOT_FOUND, UNAVAILABLE, FAILED_PRECONDITION for other refusals."""
         payload = json.dumps(body).encode() if body is not None else b""
         try:
-            answer = await self._call(f"$JS.API.{path}", payload)
+            async with self._turns:
+                answer = await self._call(f"$JS.API.{path}", payload)
         except NoRespondersError as error:
             raise Error(Code.UNAVAILABLE, "The NATS server does not answer for JetStream: enable it, or wait for it.") from error
         except (TimeoutError, NatsError, OSError) as error:

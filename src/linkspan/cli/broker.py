@@ -42,17 +42,19 @@ def apply(
 
 
 async def _apply(app: App, *, check: bool) -> tuple[list[dict[str, Any]], bool]:
-    from linkspan.cli.declared import groups_of, topics_of  # noqa: PLC0415 - only here
+    from linkspan.cli.declared import groups_of, lane_groups_of, topics_of  # noqa: PLC0415 - only here
     from linkspan.errors import SetupError  # noqa: PLC0415 - only here
 
-    topics, groups = topics_of(app), groups_of(app)
+    topics, groups, shared = topics_of(app), groups_of(app), sorted(lane_groups_of(app))
+    alone = [group for group in groups if group not in shared]
     async with app.connected() as broker:
         compare: Any = getattr(broker, "compare", None)
         if compare is None:
             raise SetupError("This broker keeps nothing that has to be made beforehand: there is nothing to apply.")
-        drifts: list[Drift] = await compare(topics, groups)
+        drifts: list[Drift] = [*await compare(topics, alone), *await compare([], shared, lanes=True)]
         if not check:
-            await broker.declare(topics, groups)
+            await broker.declare(topics, alone)
+            await broker.declare([], shared, lanes=True)
     rows = [_row(drift, check=check) for drift in drifts]
     if not rows:
         rows = [{"what": f"{len(topics)} topics, {len(groups)} groups", "state": "as declared", "declared": "", "found": ""}]

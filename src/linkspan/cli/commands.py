@@ -134,6 +134,14 @@ async def _depths(app: App, service: str) -> list[dict[str, Any]]:
     return [{"service": name, "waiting": count, "oldest_seconds": round(age, 3)} for name, (count, age) in depths.items()]
 
 
+@cli.command("lanes", epilog="Example: linkspan lanes shop:app")
+def show_lanes(target: Target, service: OneService = "", *, as_json: AsJson = False) -> None:
+    """Show which instance of each service has which lanes, of its topics and of its outbox."""
+    from linkspan.cli.lanes import owners  # noqa: PLC0415 - only here
+
+    show(asyncio.run(owners(load_app(target), service)), as_json=as_json, empty="No instance has run yet.")
+
+
 @cli.command("doctor", epilog="Example: linkspan doctor hello:app")
 def check_health(
     target: Annotated[str, typer.Argument(help="The app, as module:attribute.", metavar="[MODULE:APP]")] = "", *, as_json: AsJson = False

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from linkspan.app import App
     from linkspan.service import Service
 
-__all__ = ["chosen_topics", "groups_of", "topics_of", "types_of"]
+__all__ = ["chosen_topics", "groups_of", "lane_groups_of", "topics_of", "types_of"]
 
 
 def _taken(service: Service) -> set[str]:
@@ -27,6 +27,15 @@ def _taken(service: Service) -> set[str]:
 def groups_of(app: App) -> list[tuple[str, str]]:
     """Return the `(topic, group)` pairs of an app's services."""
     return [(topic, service.name) for service in app.services for topic in sorted(_taken(service))]
+
+
+def lane_groups_of(app: App) -> set[tuple[str, str]]:
+    """Return those of them that are read lane by lane: of services whose store several instances may share."""
+    from linkspan.runtime import system  # noqa: PLC0415 - only where stores are looked at
+    from linkspan.stores import open_store  # noqa: PLC0415 - as above
+
+    stores = {each.name: open_store(app.store_url(each), name=each.name, runtime=system(), exclusive=False) for each in app.services}
+    return {(topic, name) for topic, name in groups_of(app) if stores[name].shared}
 
 
 def topics_of(app: App) -> list[str]:

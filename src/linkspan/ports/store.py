@@ -38,12 +38,14 @@ class Outcome(enum.Enum):
 class Tenure:
     """What an instance of a service has for now: `lanes` to the epoch of each, its fair `share` of all lanes, how many `members` there are.
 
-    The epoch of a lane grows whenever another instance takes it.
+    The epoch of a lane grows whenever another instance takes it. `orphaned` are those just taken whose owner fell silent: what it
+    was doing may be what killed it.
     """
 
     lanes: Mapping[int, int]
     share: int
     members: int
+    orphaned: frozenset[int] = frozenset()
 
 
 class Unit(msgspec.Struct, eq=False):

@@ -78,6 +78,7 @@ class SharedScenarios(StoreScenarios):
             expect((sorted(kept.lanes), kept.share), (list(range(32)), 32), "it keeps what it named")
             gained = await second.hold_lanes("orders", "b", keep=None, lease=LEASE)
             expect(sorted(gained.lanes), list(range(32, 64)), "the newcomer has the rest")
+            expect(len(gained.orphaned), 0, "nobody has died")
             expect(
                 all(epoch > before.lanes[lane] for lane, epoch in gained.lanes.items()), True, "the epoch of a lane that moved has grown"
             )
@@ -101,6 +102,7 @@ class SharedScenarios(StoreScenarios):
             silent = await first.hold_lanes("orders", "a", keep=None, lease=SHORT)
             taken = await _until(lambda: second.hold_lanes("orders", "b", keep=None, lease=LEASE), lambda found: len(found.lanes) == LANES)
             expect(taken.members, 1, "the silent one is no member any more")
+            expect(len(taken.orphaned), LANES, "they are told apart from lanes that were given up")
             expect(all(epoch > silent.lanes[lane] for lane, epoch in taken.lanes.items()), True, "every epoch has grown")
             back = await first.hold_lanes("orders", "a", keep=None, lease=LEASE)
             expect((len(back.lanes), back.members), (0, 2), "it has nothing and waits for its share")

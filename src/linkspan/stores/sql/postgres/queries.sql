@@ -115,7 +115,8 @@ select $4::float8, 'discard', $2::text, $3::text, position, topic, key, source, 
 returning topic, source, id
 
 -- name: lanes_lock
-select pg_advisory_xact_lock(hashtextextended('linkspan lanes ' || current_schema() || ' ' || $1::text, 0))
+select pg_advisory_xact_lock(hashtextextended('linkspan lanes ' || current_schema() || ' ' || $1::text, 0)),
+  set_config('idle_in_transaction_session_timeout', $2::text, true)
 
 -- name: lanes_make
 insert into linkspan_lane (service, lane, epoch)
@@ -142,12 +143,15 @@ update linkspan_lane set owner = null
 where service = $1::text and owner = $2::text and ($3::smallint[] is null or lane <> all ($3::smallint[]))
 
 -- name: lanes_take
-update linkspan_lane set owner = $2::text, epoch = epoch + 1 where service = $1::text and lane = any (array(
-  select lane from linkspan_lane where service = $1::text and (
+with free as (
+  select lane, owner from linkspan_lane where service = $1::text and (
     owner is null or owner not in (select instance from linkspan_member where service = $1::text)
   ) order by lane limit greatest(0, $3::int - (select count(*) from linkspan_lane where service = $1::text and owner = $2::text))
   for update skip locked
-))
+)
+update linkspan_lane as taken set owner = $2::text, epoch = epoch + 1 from free
+where taken.service = $1::text and taken.lane = free.lane
+returning taken.lane, free.owner is not null
 
 -- name: lanes_mine
 select lane, epoch from linkspan_lane where service = $1::text and owner = $2::text order by lane
