@@ -7,40 +7,40 @@ running App whose Service has this outbox sends it after the commit.
 from __future__ import annotations
 
 import asyncio
-import threading
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast, overload
 
 import sqlalchemy
 from sqlalchemy import event as events
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, registry, scoped_session
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from linkspan.errors import Code, Error, SetupError
-from linkspan.ports import Outgoing
-from linkspan.runtime import system
-from linkspan.sender import Origin, Sender
+from linkspan.handing import FORMAT, POSTGRES, Handing, message_of, refuse_alone, row_of
 from linkspan.stores.postgres_tables import add_tables
-from linkspan.trace import trace_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from linkspan.owner import Owned
-    from linkspan.ports import Runtime
+    from linkspan.ports import Outgoing, Runtime
 
 __all__ = ["TABLE", "Outbox", "add_tables"]
 
-FORMAT: Final = 1
-"""The format of a row: what its columns mean."""
 _AT_A_TIME: Final = 500
+_COLUMNS: Final = ("format", "id", "topic", "name", "lane", "key", "headers", "data")
+_LOCK: Final = sqlalchemy.text(POSTGRES.LOCK.format(topic="cast(:topic as text)", key="cast(:key as text)"))
 
 _mapped = registry()
 
 TABLE: Final = sqlalchemy.Table(
     "linkspan_handover",
     _mapped.metadata,
-    sqlalchemy.Column("position", sqlalchemy.Integer, primary_key=True),
+    sqlalchemy.Column(
+        "position",
+        sqlalchemy.BigInteger().with_variant(sqlalchemy.Integer, "sqlite"),
+        sqlalchemy.Identity(always=False),
+        primary_key=True,
+    ),
     sqlalchemy.Column("format", sqlalchemy.Integer, nullable=False),
     sqlalchemy.Column("id", sqlalchemy.String(36), nullable=False),
     sqlalchemy.Column("topic", sqlalchemy.Text, nullable=False),
@@ -66,74 +66,93 @@ class _Row:
 _mapped.map_imperatively(_Row, TABLE)
 
 
-class Outbox:
+class Outbox(Handing):
     """Publishes in the transactions of an SQLAlchemy engine: `Service("orders", outbox=Outbox(engine))`.
 
-    Works with `Session` and `AsyncSession`, in any thread. The database is an SQLite file.
+    Works with `Session`, `AsyncSession`, `Connection` and `AsyncConnection`, in any thread. The database is PostgreSQL or an SQLite file.
     """
 
     def __init__(self, engine: sqlalchemy.Engine | AsyncEngine, *, runtime: Runtime | None = None) -> None:
+        super().__init__(runtime)
         self._engine = engine
         self._plain = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
         self._check_engine()
-        self._runtime = runtime or system()
-        self._sender: Sender | None = None
-        self._making = threading.Lock()
-        self._wake: Callable[[], None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def publish(self, session: Any, event: Any, message: Any = None) -> None:
-        """Publish an event when the session's transaction commits; nothing is sent if it rolls back.
+    @overload
+    def publish(self, session: AsyncConnection, event: Any, message: Any = None, *, alone: bool = False) -> Awaitable[None]: ...
+    @overload
+    def publish(
+        self,
+        session: Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any] | sqlalchemy.Connection,
+        event: Any,
+        message: Any = None,
+        *,
+        alone: bool = False,
+    ) -> None: ...
+    def publish(self, session: Any, event: Any, message: Any = None, *, alone: bool = False) -> Awaitable[None] | None:
+        """Publish an event when the transaction of a session or connection commits; nothing is sent if it rolls back.
 
-        Raises `Error` for an event without a key, of another owner, too large, or a session of another database.
+        Raises `Error` for an event without a key, of another owner, too large, a session of another database, or a connection that
+        commits each statement by itself, unless that is meant (`alone`). With an `AsyncConnection` it is to be awaited.
         """
-        self._add(session, lambda sender, origin: sender.event(origin, event, message))
+        return self._hand_over(session, self.made_event(event, message), alone=alone)
 
-    def send(self, session: Any, operation: Any, request: Any, *, key: str | None = None) -> None:
-        """Send a durable command when the session's transaction commits. The same `key` for the same operation is one effect."""
-        self._add(session, lambda sender, origin: sender.command(origin, operation, request, key))
+    @overload
+    def send(
+        self, session: AsyncConnection, operation: Any, request: Any, *, key: str | None = None, alone: bool = False
+    ) -> Awaitable[None]: ...
+    @overload
+    def send(
+        self,
+        session: Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any] | sqlalchemy.Connection,
+        operation: Any,
+        request: Any,
+        *,
+        key: str | None = None,
+        alone: bool = False,
+    ) -> None: ...
+    def send(self, session: Any, operation: Any, request: Any, *, key: str | None = None, alone: bool = False) -> Awaitable[None] | None:
+        """Send a durable command when the transaction commits. The same `key` for the same operation is one effect."""
+        return self._hand_over(session, self.made_command(operation, request, key), alone=alone)
 
-    def _add(self, session: Any, make: Callable[[Sender, Origin], Outgoing]) -> None:
-        sender = self._sender
-        if sender is None:
-            raise SetupError("This Outbox belongs to no service: write Service(name, outbox=...), before anything is published.")
+    def _hand_over(self, session: Any, message: Outgoing, *, alone: bool) -> Awaitable[None] | None:
+        if isinstance(session, AsyncConnection):
+            return session.run_sync(self._insert, message, alone)
+        if isinstance(session, sqlalchemy.Connection):
+            self._insert(session, message, alone)
+            return None
         plain = _plain_session(session)
-        self._check_database(plain)
-        id_ = self._runtime.ids.new()
-        with self._making:
-            message = make(sender, Origin(id_, trace_of(id_)))
+        self._check_database(plain.get_bind(mapper=_Row))
         plain.add(_Row(message))
         if self not in plain.info:
             plain.info[self] = True
             events.listen(plain, "after_commit", self._committed)
+            if self._plain.dialect.name == "postgresql":
+                events.listen(plain, "before_flush", _lock_keys)
+        return None
+
+    def _insert(self, connection: sqlalchemy.Connection, message: Outgoing, alone: bool) -> None:  # noqa: FBT001 - run_sync gives by position
+        self._check_database(connection)
+        if not alone and _commits_each_statement(connection):
+            raise refuse_alone("connection")
+        _lock(connection, [message])
+        connection.execute(sqlalchemy.insert(TABLE), dict(zip(_COLUMNS, row_of(message), strict=True)))
+        self.committed_soon()
 
     def _committed(self, _session: Session) -> None:
-        loop, wake = self._loop, self._wake
-        if loop is not None and wake is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(wake)
+        self.committed_now()
 
     # --- what the mover asks (linkspan.handover.HandOver)
-
-    def bind(self, name: str, owns: Owned) -> None:
-        """Take the service's name and what it may publish."""
-        if self._sender is not None and self._sender.source != f"/{name}":
-            raise SetupError(f"The Outbox of '{self._sender.source[1:]}' was given to service '{name}', too: make one for each.")
-        self._sender = Sender(name, self._runtime, owns)
 
     async def open(self, wake: Callable[[], None]) -> None:
         """Make the table where it is missing, and wake after commits."""
         await self._run(_create)
-        self._loop, self._wake = asyncio.get_running_loop(), wake
+        self.opened(wake)
 
     async def committed(self, limit: int) -> list[tuple[int, Outgoing]]:
         """Return the first committed rows."""
         query = sqlalchemy.select(TABLE).order_by(TABLE.c.position).limit(limit)
-        rows = await self._run(lambda connection: connection.execute(query).all())
-        for row in rows:
-            if row.format != FORMAT:
-                text = f"A handed-over message has format {row.format}, {FORMAT} is read here: run the version that wrote it."
-                raise Error(Code.FAILED_PRECONDITION, text)
-        return [(row.position, Outgoing(row.topic, row.name, row.lane, row.id, row.key, row.headers, row.data)) for row in rows]
+        return [message_of(tuple(row)) for row in await self._run(lambda connection: connection.execute(query).all())]
 
     async def remove(self, positions: Sequence[int]) -> None:
         """Delete rows that were moved."""
@@ -144,10 +163,6 @@ class Outbox:
                 connection.execute(sqlalchemy.delete(TABLE).where(TABLE.c.position.in_(gone[start : start + _AT_A_TIME])))
 
         await self._run(delete)
-
-    async def aclose(self) -> None:
-        """Wake nobody any more. The engine is the user's."""
-        self._wake = self._loop = None
 
     async def _run(self, work: Callable[[sqlalchemy.Connection], Any]) -> Any:
         """Run in a transaction of its own, beside the user's."""
@@ -164,17 +179,37 @@ class Outbox:
 
     def _check_engine(self) -> None:
         """Refuse databases where a committed row could be missed or an uncommitted one be seen. Raises `SetupError`."""
+        if self._plain.dialect.name == "postgresql":
+            return
         if self._plain.dialect.name != "sqlite":
-            raise SetupError(f"Outbox cannot work on '{self._plain.dialect.name}' yet: it needs an SQLite file.")
+            raise SetupError(f"Outbox cannot work on '{self._plain.dialect.name}' yet: it needs PostgreSQL or an SQLite file.")
         if self._plain.url.database in {None, "", ":memory:"} or isinstance(self._plain.pool, StaticPool | SingletonThreadPool):
             text = "Outbox needs an SQLite file and a connection per session: messages in memory are lost, and a shared connection "
             raise SetupError(text + "would show them before they are committed.")
 
-    def _check_database(self, session: Session) -> None:
-        bind: Any = session.get_bind(mapper=_Row)
+    def _check_database(self, bind: Any) -> None:
         if bind.engine is not self._plain and bind.engine.url != self._plain.url:
             text = "The session writes to another database than the Outbox reads: give the Outbox the engine of this session."
             raise Error(Code.FAILED_PRECONDITION, text)
+
+
+def _commits_each_statement(connection: sqlalchemy.Connection) -> bool:
+    chosen: Any = connection.get_execution_options().get("isolation_level")
+    dialect: Any = connection.dialect
+    return bool((chosen or dialect._on_connect_isolation_level) == "AUTOCOMMIT")  # noqa: SLF001 - the server only knows its own levels
+
+
+def _lock_keys(session: Session, _context: object, _instances: object) -> None:
+    """Lock the keys of the rows that are about to be written, in one order everywhere, so that none waits for another in a ring."""
+    fresh = [each for each in session.new if isinstance(each, _Row)]
+    if fresh:
+        _lock(session.connection(bind_arguments={"mapper": _Row}), fresh)
+
+
+def _lock(connection: sqlalchemy.Connection, messages: Iterable[Outgoing | _Row]) -> None:
+    if connection.dialect.name == "postgresql":
+        for topic, key in sorted({(message.topic, message.key) for message in messages}):
+            connection.execute(_LOCK, {"topic": topic, "key": key})
 
 
 def _create(connection: sqlalchemy.Connection) -> None:
