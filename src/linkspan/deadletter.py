@@ -478,21 +478,11 @@ class Holding:
                 continue
             due = letter.state is LetterState.PARKED and letter.due <= self._clock.now()
             if letter.state in {LetterState.WAITING, LetterState.REDRIVE} or due:
-                await self._turn(key)
+                await key.turn(self._redriver.turn)
                 if key.runs != runs:
                     continue
                 self._start(letter)
             return
-
-    async def _turn(self, key: HeldKey) -> None:
-        """Wait for the pace of the redrive that set a key going, so that what waited behind its letter is no flood either."""
-        if not key.paced:
-            return
-        key.advancing = True
-        try:
-            await self._redriver.turn()
-        finally:
-            key.advancing = False
 
     def _spawn(self, work: object) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]  # a coroutine, typed loosely for both callers

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 __all__ = ["HeldKey"]
 
@@ -26,3 +30,13 @@ class HeldKey:
     lane: int = 0
     paced: bool = False
     advancing: bool = False
+
+    async def turn(self, pace: Callable[[], Awaitable[None]]) -> None:
+        """Wait for the pace of the redrive that set the key going, so that what waited behind its letter is no flood either."""
+        if not self.paced:
+            return
+        self.advancing = True
+        try:
+            await pace()
+        finally:
+            self.advancing = False
