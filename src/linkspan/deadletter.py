@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -404,8 +405,7 @@ class Holding:
 
     def may_have_gap(self, topic: str, key: str) -> bool:
         """Tell whether the letters of a held key may wait for a missing message."""
-        held = self._keys.get((topic, key))
-        return held is not None and held.gap
+        return (held := self._keys.get((topic, key))) is not None and held.gap
 
     async def fills_gap(self, topic: str, work: Work) -> bool:
         """Tell whether a message is one that its key's letters wait for: then none of them runs until `came`."""
@@ -419,32 +419,28 @@ class Holding:
                 key.gap = key.gap and key.runs != runs
                 return False
             if letter is not None and not key.running:
+                key.running = True
                 break
             if letter is None and not key.pending and not key.running:
                 self._keys.pop((topic, work.key), None)
                 break
             await self._clock.sleep(0.01)
-        if key is not None:
-            key.running = True
         work.ahead = True
         return True
 
     def came(self, topic: str, work: Work) -> None:
         """Go on with the letters of a key, the missing message having its end."""
         key = self._keys.get((topic, work.key))
-        if key is not None:
+        if key is not None and not self._closed:
             key.running = False
             key.version += 1
-            if not self._closed:
-                self._spawn(self._go_on(topic, work, key))
+            self._spawn(self._go_on(topic, work, key))
 
     async def _go_on(self, topic: str, work: Work, key: HeldKey) -> None:
-        try:
+        with suppress(Error):  # the next look finds it
             letter = await self._store.next_letter(self._place(topic), work.key)
-        except Error:
-            return
-        if letter is not None and letter.state is LetterState.PARKED and not key.running and follows(letter, work):
-            self._start(letter)
+            if letter is not None and letter.state is LetterState.PARKED and not key.running and follows(letter, work):
+                self._start(letter)
 
     def _ran(self, topic: str, key: HeldKey, work: Work) -> None:
         key.running = False
