@@ -46,6 +46,7 @@ from linkspan.routes import Http
 if TYPE_CHECKING:
     from linkspan.app import App
     from linkspan.batch import Batches
+    from linkspan.breaker import Breaker
     from linkspan.client import Client
     from linkspan.context import Context
     from linkspan.handler import Handler, Middleware
@@ -59,6 +60,7 @@ __all__ = [
     "App",
     "Batches",
     "BidiStream",
+    "Breaker",
     "Client",
     "ClientStream",
     "Code",
@@ -108,6 +110,7 @@ __all__ = [
 _LAZY = {
     "App": "app",
     "Batches": "batch",
+    "Breaker": "breaker",
     "Client": "client",
     "Context": "context",
     "Handler": "handler",

@@ -274,7 +274,8 @@ class App:
         self._caller.addresses.update(self.known_addresses())
         for each in running:
             await each.start()
-        self.readiness.start(self.broker, [(store, self._relays[url]) for url, store in self.stores.items()], self.attestation)
+        stores = [(store, self._relays[url]) for url, store in self.stores.items()]
+        self.readiness.start(self.broker, stores, self.attestation, running)
         calm_collector()
         self.started.set()
         _log.info("Running.", extra={"services": list(self.running), "address": self.address})

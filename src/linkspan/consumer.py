@@ -18,10 +18,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from linkspan import envelope as envelopes
+from linkspan.breaker import Circuit
 from linkspan.context import Context, Duplicate
 from linkspan.envelope import PROTOBUF, claim
 from linkspan.errors import Code, Error
 from linkspan.lane_reading import LaneReading
+from linkspan.pace import Pace, Room
 from linkspan.parts import Parts, holds_many, work_of
 from linkspan.ports import LetterState, Outcome
 from linkspan.retrying import Retrying
@@ -33,16 +35,16 @@ from linkspan.work import (
     context_of,
     handler_error,
     letter_work,
-    met_itself,
     resumed,
     rolled_back,
     took_too_long,
-    was_cancelled,
 )
+from linkspan.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
+    from linkspan.breaker import Breaker
     from linkspan.context import Home, Transaction
     from linkspan.deadletter import Holding
     from linkspan.foreign import ForeignReader
@@ -54,10 +56,6 @@ __all__ = ["Consumer"]
 
 _log = logging.getLogger("linkspan.consumer")
 
-SLICE = 256
-"""Messages a worker handles before it lets the loop breathe."""
-PREFETCH = 2048
-"""Messages in hand at most."""
 SETTLED_IN = 2.0
 """Seconds after which a consumer with nothing in hand has seen all that was in hand at a crash."""
 BEAT = 10.0
@@ -78,8 +76,11 @@ class Consumer:
         holding: Holding,
         limits: Limits,
         strict: tuple[str, ...],
+        breaker: Breaker | None,
+        prefetch: int | None,
     ) -> None:
         self._home = home
+        self.service = home.name
         self._clock = home.runtime.clock
         self._reached = home.runtime.reached
         self.topic = topic
@@ -88,19 +89,22 @@ class Consumer:
         self._relay = relay
         self._holding = holding
         self.retrying = Retrying(self, home, holding)
+        self.circuit = Circuit(breaker, self, home.runtime)
+        self.workers = Workers(self, self._begin)
+        self._ready, self._idle = self.workers.ready, self.workers.idle
         assert home.store is not None  # noqa: S101 - a running service has one
         self._store = home.store
         self._limits = limits
-        self._look = min((binding.limits.timeout / 4 for binding in bindings.values()), default=BEAT)
+        self._look = min((BEAT, *(binding.limits.timeout / 4 for binding in bindings.values())))
+        self._count = max((limits.concurrency, *(binding.limits.concurrency for binding in bindings.values())))
+        bounds = {name: binding.limits.concurrency for name, binding in bindings.items()}
+        self._rooms = {name: Room(most, self.offer) for name, most in bounds.items() if most < self._count}
+        self._pace = Pace(home.runtime.clock, self._count, prefetch, self._bound)
         self._strict = strict
-        self._ready: deque[Work] = deque()
         self._busy: dict[str, deque[Work] | None] = {}
-        self._idle: deque[asyncio.Future[None]] = deque()
-        self._workers: dict[asyncio.Task[None], Work | None] = {}
         self.in_hand: set[Work] = set()
         self._parts = Parts(topic, self.in_hand, self._take, home.runtime.clock)
         self._packed = self._parts.packed
-        self._timed_out: set[asyncio.Task[None]] = set()
         self._subscription: Subscription | None = None
         self._beat: Timer | None = None
         self.stopping = False
@@ -112,18 +116,32 @@ class Consumer:
 
     async def start(self) -> None:
         """Start the workers, then take deliveries; where the store is shared these come with the lanes."""
-        loop = asyncio.get_running_loop()
-        for _ in range(max((self._limits.concurrency, *(binding.limits.concurrency for binding in self._bindings.values())))):
-            self._workers[loop.create_task(self._work())] = None
-        self._beat = self._clock.call_later(BEAT, self._beats)
+        self.workers.start(self._count)
+        self._beat = self._clock.call_later(self._look, self._beats)
         if self._store.crashed:
             self.beware()
         if self.lanes is None:
-            self._subscription = await self._broker.subscribe(self.topic, self._home.name, self.receive, prefetch=PREFETCH)
+            self._subscription = await self._broker.subscribe(self.topic, self._home.name, self.receive, prefetch=self._pace.prefetch)
+            self.heed(self._subscription)
+
+    def heed(self, subscription: Subscription) -> None:
+        """Show signs of life as often as the broker wants them, from the first on."""
+        self._look = min(self._look, subscription.patience / 3)
+        if self._beat is not None:
+            self._beat.cancel()
+        self._beat = self._clock.call_later(self._look, self._beats)
+
+    def _bound(self, prefetch: int) -> None:
+        """Take so many at most; while the breaker is open, no more than it takes to find out: twice as many after each try in vain."""
+        wanted = min(self._pace.most, self._count << min(self.circuit.in_vain + 1, 11)) if self.circuit.open else prefetch
+        if self._subscription is not None:
+            self._subscription.bound(wanted)
+        if self.lanes is not None:
+            self.lanes.bound(wanted)
 
     def beware(self) -> None:
         """Be careful for as many messages as can have been in hand when a process ended."""
-        self._careful, self._careful_until = PREFETCH, self._clock.monotonic() + SETTLED_IN
+        self._careful, self._careful_until = self._pace.most, self._clock.monotonic() + SETTLED_IN
 
     @property
     def careful(self) -> bool:
@@ -138,7 +156,10 @@ class Consumer:
         if self.lanes is not None:
             await self.lanes.stop()
         self._packed.clear()
-        for work in (*self._ready, *(later for behind in self._busy.values() if behind for later in behind)):
+        waiting = [work for room in self._rooms.values() for work in room.waiting]
+        for room in self._rooms.values():
+            room.waiting.clear()
+        for work in (*self._ready, *waiting, *(later for behind in self._busy.values() if behind for later in behind)):
             self.give_up(work)
         self._ready.clear()
         for key, behind in self._busy.items():
@@ -158,9 +179,7 @@ class Consumer:
         self.stopping = True
         if self._beat is not None:
             self._beat.cancel()
-        for task in self._workers:
-            task.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        await self.workers.aclose()
         if self.lanes is not None:
             await self.lanes.aclose()
 
@@ -192,7 +211,7 @@ class Consumer:
         self._busy[key] = None
         self._ready.append(work)
         if self._idle:
-            self._wake()
+            self.workers.wake()
 
     def give_up(self, work: Work) -> None:
         """Leave a message for the next start: with the broker, or as the letter that it was."""
@@ -215,63 +234,8 @@ class Consumer:
 
     def offer(self, work: Work) -> None:
         """Let a worker take a message that is in hand, and whose key waits for nothing else."""
-        if work.hold is not None and work.hold.reading.let_go(work):
-            return
-        self._ready.append(work)
-        if self._idle:
-            self._wake()
-
-    def _wake(self) -> None:
-        idle = self._idle
-        while idle:
-            future = idle.popleft()
-            if not future.done():
-                future.set_result(None)
-                return
-
-    async def _work(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - we are inside it
-        ready, count = self._ready, 0
-        while True:
-            if not ready:
-                future = asyncio.get_running_loop().create_future()
-                self._idle.append(future)
-                await future
-                continue
-            work = ready.popleft()
-            if ready and self._idle:
-                self._wake()
-            self._workers[task] = work
-            try:
-                rest = self._begin(work)
-                if rest is not None:
-                    await rest
-            except BaseException as error:
-                if not self._survives(task, work, error):
-                    raise
-            if task in self._timed_out:
-                self._timed_out.discard(task)
-                task.uncancel()
-            self._workers[task] = None
-            count += 1
-            if count % SLICE == 0:
-                await asyncio.sleep(0)
-
-    def _survives(self, task: asyncio.Task[None], work: Work, error: BaseException) -> bool:
-        """Deal with what is no `Exception`; False where the worker itself is to end."""
-        if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
-            return False
-        if met_itself(error):
-            self.finish(work, duplicate=True)  # it met its own repeat inside a task group
-            return True
-        if task in self._timed_out:
-            self.retrying.failed(work, took_too_long(self.limits(work.envelope.type)))
-            return True
-        if task.cancelling():
-            return False
-        self.retrying.failed(work, was_cancelled(error))
-        return True
+        if work.hold is None or not work.hold.reading.let_go(work):
+            self.workers.offer(work)
 
     def _begin(self, work: Work) -> Coroutine[Any, Any, None] | None:  # noqa: PLR0911 - one way out for each thing that may be wrong
         """Take a message as far as it goes without waiting; the rest, if any, is for the worker to await.
@@ -297,14 +261,16 @@ class Consumer:
             text = f"There is no handler for '{work.envelope.type}' here: deploy it, then redrive."
             self.retrying.dead(work, Error(Code.UNIMPLEMENTED, text))
             return None
-        if self._relay.full:
-            return self._begin_later(work)
+        if self._relay.full or (self._rooms and not self._has_room(work)):
+            return self._begin_later(work) if self._relay.full else None
         try:
             request = binding.decode(work.delivery.data, work.envelope.content_type)
         except Error as error:
             self.retrying.dead(work, error)
             return None
-        work.started = self._clock.monotonic()
+        started = work.started = self._clock.monotonic()
+        if started >= self._pace.due:
+            self._pace.begins(work)
         return self._run(work, binding, context_of(self._home, work, binding), request)
 
     def _pass_over(self, work: Work) -> None:
@@ -328,21 +294,37 @@ class Consumer:
             handling: Any = run(binding.handler, ctx, request)
             waiting_for = run(handling.send, None)
         except StopIteration:
+            if work is self._pace.measured:
+                self._pace.ended(work, 1)
             return self._succeeded(work, binding, ctx)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
             self.retrying.failed(work, handler_error(error, binding.limits, self.fields(work)))
             return None
-        return self._go_on(work, binding, ctx, resumed(run, handling, waiting_for))
+        rest = self._go_on(work, binding, ctx, resumed(run, handling, waiting_for))
+        room = self._rooms.get(work.envelope.type) if self._rooms else None
+        return rest if room is None else room.within(rest)
+
+    def _has_room(self, work: Work) -> bool:
+        """Tell whether one more run of its handler may begin; a message that has to wait comes again when one ends."""
+        room = self._rooms.get(work.envelope.type)
+        if room is None or not room.full:
+            return True
+        room.waiting.append(work)
+        if self.circuit.open:
+            self.circuit.released(work)
+        return False
 
     async def _go_on(self, work: Work, binding: Binding, ctx: Context, handling: Awaitable[Any]) -> None:
         """Wait for a handler that waits for something."""
         try:
             await handling
+            if work is self._pace.measured:
+                self._pace.ended(work, min(self._count, binding.limits.concurrency))
         except Duplicate:
             self.finish(work, duplicate=True)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises becomes a retry or a dead letter
             unseen = await rolled_back(ctx)
-            late = took_too_long(binding.limits) if asyncio.current_task() in self._timed_out else None
+            late = took_too_long(binding.limits) if self.workers.late else None
             self.retrying.failed(work, late or unseen or handler_error(error, binding.limits, self.fields(work)))
         except BaseException:
             await rolled_back(ctx)
@@ -354,6 +336,7 @@ class Consumer:
 
     def _succeeded(self, work: Work, binding: Binding, ctx: Context) -> Coroutine[Any, Any, None] | None:
         work.running = False
+        self.circuit.fine += 1
         self._reached("handler.run.after")
         tx = ctx.used_tx
         if tx is None or tx.session is None:
@@ -394,6 +377,8 @@ class Consumer:
         """Hand recorded work to the group commit; what the inbox does not guard and wrote nothing is done already."""
         if not binding.once and work.letter is None and work.hold is None and (tx is None or not tx.wrote):
             self.counts.handled += 1
+            if self.circuit.open:
+                self.circuit.succeeded()
             self.finish(work)
             return
         if tx is not None:
@@ -432,6 +417,8 @@ class Consumer:
             work.hold.reading.refused(unit)
             return
         self.counts.handled += 1
+        if self.circuit.open:
+            self.circuit.succeeded()
         if self._careful:
             self._careful -= 1
         if unit.messages:
@@ -460,6 +447,8 @@ class Consumer:
         work.started = 0.0
         if work.ahead:
             self._holding.came(self.topic, work)
+        if self.circuit.open:
+            self.circuit.released(work)
         if self._careful and not self.in_hand and self._clock.monotonic() > self._careful_until:
             self._careful = 0
         if self._drained is not None:
@@ -471,7 +460,7 @@ class Consumer:
         if behind:
             self._ready.append(behind.popleft())
             if self._idle:
-                self._wake()
+                self.workers.wake()
         else:
             self._busy.pop(work.key, None)
 
@@ -479,16 +468,22 @@ class Consumer:
 
     def _beats(self) -> None:
         """Keep the messages in hand ours, and end handlers that have run too long. One timer for all of them."""
-        now = self._clock.monotonic()
         for work in self.in_hand:
             work.delivery.beat()
         self._parts.beat()
-        for task, current in self._workers.items():
-            late = current and current.running and now - current.started > self.limits(current.envelope.type).timeout
-            if late and task not in self._timed_out:
-                self._timed_out.add(task)
-                task.cancel()
-        self._beat = self._clock.call_later(min(BEAT, self._look), self._beats)
+        self.workers.end_late(self._clock.monotonic())
+        self._beat = self._clock.call_later(self._look, self._beats)
+
+    def stopped_by_breaker(self) -> None:
+        """Give held messages that wait for a worker back to the store: what is kept there is not tried meanwhile."""
+        for work in [each for each in self._ready if each.letter is not None]:
+            self._ready.remove(work)
+            self.retrying.hand_back(work)
+        self._bound(self._pace.prefetch)
+
+    def rebound(self) -> None:
+        """Take as many as the handlers get done and the breaker lets through."""
+        self._bound(self._pace.prefetch)
 
     def limits(self, type_: str) -> Limits:
         """Return how messages of a type are handled."""

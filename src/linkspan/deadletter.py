@@ -330,7 +330,7 @@ class Holding:
         if consumer.lanes is not None and consumer.lanes.hold(letter.lane) is None:
             return False
         key = self._keys.setdefault((topic, letter.key), HeldKey(lane=letter.lane))
-        if key.running or self._closed:
+        if key.running or self._closed or not consumer.circuit.takes_letter():
             return False
         key.running, key.stuck = True, False
         limits = consumer.limits(letter.type)
@@ -397,9 +397,9 @@ class Holding:
         key.running = False
         key.version += 1
 
-    def put_back(self, letter: Letter) -> None:
+    def put_back(self, letter: Letter, settled: Callable[[Unit], None] | None = None) -> None:
         """Store a letter as it was before a run that will not take place."""
-        self._change(letter, _ignore)
+        self._change(letter, settled or (lambda _unit: None))
 
     # --- missing messages ---
 
@@ -484,7 +484,3 @@ class Holding:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]  # a coroutine, typed loosely for both callers
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _ignore(_unit: Unit) -> None:
-    """Leave it at that: a letter that could not be put back counts one try too many."""

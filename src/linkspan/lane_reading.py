@@ -100,6 +100,7 @@ class LaneReading:
         self._begin = begin
         self._only = lane_of(consumer.topic) if isinstance(broker, ForeignReader) else None
         self._holds: dict[int, Hold] = {}
+        self._share = PREFETCH
         self._ending: set[asyncio.Task[None]] = set()
         self.moved: Callable[[Fence], None] = _stays
 
@@ -148,10 +149,18 @@ class LaneReading:
         hold = self._holds[lane] = Hold(self, lane, fence)
         take = partial(self._take, hold)
         lanes = None if self._only is not None else (lane,)
-        subscription = await self._broker.subscribe(self._consumer.topic, self._home.name, take, prefetch=PREFETCH, lanes=lanes)
+        subscription = await self._broker.subscribe(self._consumer.topic, self._home.name, take, prefetch=self._share, lanes=lanes)
         hold.subscription = subscription
+        self._consumer.heed(subscription)
         if not hold.live or self._holds.get(lane) is not hold:
             await subscription.stop()
+
+    def bound(self, prefetch: int) -> None:
+        """Have at most so many in hand of all lanes, and twice that where all of them are full: few are at a time."""
+        self._share = max(1, min(PREFETCH, 2 * prefetch // max(1, len(self._holds))))
+        for hold in self._holds.values():
+            if hold.live and hold.subscription is not None:
+                hold.subscription.bound(self._share)
 
     def _take(self, hold: Hold, delivery: Delivery) -> None:
         if hold.live:

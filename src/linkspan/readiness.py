@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from linkspan.errors import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from typing import TypeAlias
 
     from linkspan.ports import Broker, Store
@@ -45,6 +45,14 @@ class Promise(Protocol):
         ...
 
 
+class Waiter(Protocol):
+    """What may wait for something of its own while the process is well."""
+
+    def waiting(self) -> Mapping[str, str]:
+        """Return what waits, and for what."""
+        ...
+
+
 class Readiness:
     """The checks of one app, and where it is in its life. A check returns `OK`, or what is wrong in a few words.
 
@@ -54,13 +62,17 @@ class Readiness:
     def __init__(self) -> None:
         self._checks: dict[str, Check] = {}
         self._promise: Promise | None = None
+        self._waiters: Sequence[Waiter] = ()
         self.started = False
         self.draining = False
         self._changed = asyncio.Event()
 
-    def start(self, broker: Broker, stores: Iterable[tuple[Store, Backlog]], promise: Promise | None = None) -> None:
+    def start(
+        self, broker: Broker, stores: Iterable[tuple[Store, Backlog]], promise: Promise | None = None, waiters: Iterable[Waiter] = ()
+    ) -> None:
         """Say that the app runs, and what has to be well for it to be given work."""
         self._promise = promise
+        self._waiters = tuple(waiters)
         if promise is not None:
             self._checks["durability"] = _durability_check(promise)
         self._checks["broker"] = _broker_check(broker)
@@ -77,7 +89,7 @@ class Readiness:
 
     def forget(self) -> None:
         """Be as before the start."""
-        self._checks, self._promise = {}, None
+        self._checks, self._promise, self._waiters = {}, None, ()
         self.started = self.draining = False
 
     async def report(self) -> Mapping[str, str]:
@@ -90,6 +102,10 @@ class Readiness:
     def notes(self) -> Mapping[str, str]:
         """Return, by engine, why an acknowledgement is worth less than it could be; that alone makes nobody unready."""
         return {} if self._promise is None else self._promise.weak()
+
+    def waiting(self) -> Mapping[str, str]:
+        """Return the consumers that wait for what their handlers depend on, and why; they too make nobody unready."""
+        return {name: why for each in self._waiters for name, why in each.waiting().items()}
 
     async def ready(self) -> bool:
         """Tell whether the process may be given work."""

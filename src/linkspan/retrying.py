@@ -36,10 +36,14 @@ class Retrying:
         """Try a message again, hold it for a later try, or give it up, as its error and its tries say."""
         work.running = False
         work.started = 0.0
-        work.tries += 1
         work.first_failed = work.first_failed or self._clock.now()
         limits = self._consumer.limits(work.envelope.type)
-        if not limits.helps(error):
+        helps = limits.helps(error)
+        if helps and self._consumer.circuit.failed(work, error):
+            self._wait(work)
+            return
+        work.tries += 1
+        if not helps:
             self.dead(work, error)
             return
         if work.tries < limits.inline:
@@ -50,6 +54,26 @@ class Retrying:
             self._consumer.check_drained()
             return
         self.hold(work, LetterState.PARKED, error)
+
+    def _wait(self, work: Work) -> None:
+        """Keep a message for when what it needs is back: a held one in the store, any other in hand, behind those not tried yet."""
+        work.in_vain += 1
+        if work.letter is not None:
+            self.hand_back(work)
+        elif self._consumer.stopping:
+            self._consumer.give_up(work)
+        elif work.hold is None or not work.hold.reading.let_go(work):
+            self._consumer.workers.ready.append(work)
+        self._consumer.check_drained()
+
+    def hand_back(self, work: Work) -> None:
+        """Store a held message as it was before a run that failed through no fault of its own, or did not take place; then let go of it.
+
+        Where that could not be stored it is under suspicion, which costs it no try.
+        """
+        assert work.letter is not None  # noqa: S101 - the caller looked
+        work.started = work.started or self._clock.monotonic()
+        self._holding.put_back(work.letter, lambda _unit: self._consumer.release(work))
 
     def _again(self, work: Work) -> None:
         self._reached("retry.wait.after")

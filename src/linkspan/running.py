@@ -8,6 +8,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from linkspan.breaker import waiting
 from linkspan.consumer import Consumer
 from linkspan.content import decode_content
 from linkspan.context import Context, Transaction
@@ -181,6 +182,10 @@ class RunningService:
         """Finish with lanes."""
         await asyncio.gather(*(consumer.lanes.give_up(lanes) for consumer in self.consumers if consumer.lanes is not None))
 
+    def waiting(self) -> dict[str, str]:
+        """Return which consumers wait for what their handlers depend on, and since when."""
+        return waiting(self.consumers)
+
     # --- handlers ---
 
     def _topics(self) -> dict[str, dict[str, Binding]]:
@@ -208,6 +213,8 @@ class RunningService:
             holding=self.holding,
             limits=self.declared.limits,
             strict=strict,
+            breaker=self.declared.breaker,
+            prefetch=self.declared.prefetch,
         )
         self.holding.add(consumer)
         return consumer

@@ -10,6 +10,7 @@ from inspect import isasyncgenfunction, iscoroutinefunction
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
+from linkspan.breaker import BREAKER, Breaker
 from linkspan.context import Context
 from linkspan.errors import SetupError
 from linkspan.foreign import ForeignSource, foreign_source
@@ -68,6 +69,8 @@ class Service:
             start, in order, each once and in one transaction; a changed one is refused.
         middleware: Wraps this service's handlers, inside the App's middleware.
         limits: How long handlers of messages may take, how many run at a time, how failing messages are retried and held.
+        breaker: When the messages of a topic wait because what the handlers depend on is away; None: never.
+        prefetch: Messages of a topic that an instance holds at most; by default, half a second of its handlers' work.
         retention: Seconds that the ids of handled messages are remembered; as long as messages may be retried, at least.
         outbox: Where the user's own transactions hand over messages that this service publishes: `linkspan.sqlalchemy.Outbox`.
         owns: The contracts (or their packages, or event classes) whose events it alone publishes; default: those of its contracts.
@@ -84,6 +87,8 @@ class Service:
         migrations: FilePath | Sequence[str] = (),
         middleware: Sequence[Middleware] = (),
         limits: Limits | None = None,
+        breaker: Breaker | None = BREAKER,
+        prefetch: int | None = None,
         retention: float = RETENTION,
         owns: Owns | None = None,
         outbox: HandOver | None = None,
@@ -104,6 +109,10 @@ class Service:
         self.middleware = tuple(middleware)
         self.letter_events = letter_events
         self.limits = limits or Limits()
+        if prefetch is not None and prefetch < 1:
+            raise SetupError(f"Service '{name}' cannot prefetch {prefetch!r}: use 1 or more, or leave it out.")
+        self.prefetch = prefetch
+        self.breaker = breaker
         self.retention = retention
         self.operations: dict[str, Handled] = {}
         self.events: dict[str, Handled] = {}

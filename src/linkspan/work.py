@@ -75,7 +75,8 @@ class Counts:
 class Work(msgspec.Struct, eq=False):
     """One message in hand. `letter` is set when it comes from the store instead of the broker.
 
-    `tries` are those of its inline retries that have failed, `first_failed` is when the first one did (seconds since 1970).
+    `tries` are those of its inline retries that have failed, `first_failed` is when the first one did (seconds since 1970),
+    `told` is set when the breaker has taken note of it, and `in_vain` counts the runs that failed while that was open.
     `hold` is its lane where several instances share the store; with `gap` one before it is missing; `ahead` of letters it runs that
     have waited for it.
     """
@@ -94,6 +95,8 @@ class Work(msgspec.Struct, eq=False):
     unit: Unit | None = None
     gap: bool = False
     ahead: bool = False
+    told: bool = False
+    in_vain: int = 0
 
 
 class FromStore:
@@ -131,7 +134,7 @@ def context_of(home: Home, work: Work, binding: Binding) -> Context:
         source,
         work.started + binding.limits.timeout,
         Path.DURABLE,
-        attempt=work.tries + 1 + (work.letter.attempts if work.letter is not None else 0),
+        attempt=work.tries + work.in_vain + 1 + (work.letter.attempts if work.letter is not None else 0),
         claim=claim(home.name, source, id_) if binding.once else None,
     )
 

@@ -161,7 +161,7 @@ def keys_not_serialised() -> None:
                     work.key = f"{key}#{next(turns)}"
                     self._ready.append(work)
                 self._busy[key] = None
-                self._wake()
+                self.workers.wake()
 
     put(Consumer, "receive", receive)
 

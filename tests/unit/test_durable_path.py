@@ -390,7 +390,7 @@ async def test_handler_that_takes_too_long_is_cancelled_and_retried(tmp_path: Pa
 
     async with system(tmp_path, slow, limits=Limits(timeout=4.0)) as run:
         await run.publish(("a", 1))
-        await until(lambda: any(work and work.running for work in run.mail._workers.values()), "running")
+        await until(lambda: any(work and work.running for work in run.mail.workers.tasks.values()), "running")
 
         async def done() -> bool:
             await run.clock.advance(1)
@@ -514,11 +514,11 @@ async def test_handler_that_meets_a_cancelled_future_is_retried_and_kills_no_wor
             await future
         await note(ctx, event)
 
-    async with system(tmp_path, handler) as run:
+    async with system(tmp_path, handler, mail={"breaker": None}) as run:
         await run.publish(*((f"k{number}", number) for number in range(40)))
         await has_effects(run, 40, step=0.1)
 
-        assert not any(task.done() for task in run.mail._workers)
+        assert not any(task.done() for task in run.mail.workers.tasks)
 
 
 async def test_repeat_met_inside_a_task_group_is_a_repeat(tmp_path: Path) -> None:

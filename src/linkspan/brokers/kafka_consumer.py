@@ -191,6 +191,14 @@ class KafkaReader:
         headers = message.headers()
         intake.deliver(KafkaDelivery(self.topic, from_kafka(headers) if headers else b"", message.value() or b"", self, lane, offset))
 
+    def bound(self, intakes: list[Intake], prefetch: int) -> None:
+        """Have at most so many of each in hand; credit that the thread has stays."""
+        for intake in intakes:
+            self._capacity += prefetch - intake.prefetch
+            intake.prefetch = prefetch
+            self._hand_on(intake)
+        self._has_room()
+
     def _has_room(self) -> None:
         if not self._granting:
             self._granting = True
@@ -292,6 +300,11 @@ class LaneSubscription:
     def __init__(self, reader: KafkaReader, lanes: list[Lane]) -> None:
         self._reader = reader
         self._lanes = lanes
+        self.patience = float("inf")  # Kafka has no redelivery clock
+
+    def bound(self, prefetch: int) -> None:
+        """Have at most so many of each lane in hand."""
+        self._reader.bound([lane.intake for lane in self._lanes if lane.intake.taking], prefetch)
 
     async def stop(self) -> None:
         """Take no more; deliveries in hand can still be settled."""
@@ -309,6 +322,11 @@ class MemberSubscription:
         self.reader = reader
         self.group = group
         self._intake = intake
+        self.patience = float("inf")  # Kafka has no redelivery clock
+
+    def bound(self, prefetch: int) -> None:
+        """Have at most so many in hand."""
+        self.reader.bound([self._intake], prefetch)
 
     @property
     def stopped(self) -> bool:

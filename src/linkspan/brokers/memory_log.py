@@ -230,6 +230,16 @@ class Member:
     prefetch: int
     unsettled: int = 0
 
+    @property
+    def patience(self) -> float:
+        """Return the time until redelivery."""
+        return self.broker.log.ack_wait
+
+    def bound(self, prefetch: int) -> None:
+        """Hold so many at most."""
+        self.prefetch = prefetch
+        self.broker.log.pump(self.topic)
+
     async def stop(self) -> None:
         """Take no more."""
         if self in self.group.members:
@@ -241,6 +251,16 @@ class Members:
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
+
+    @property
+    def patience(self) -> float:
+        """Return the time until redelivery."""
+        return min((member.patience for member in self._members), default=float("inf"))
+
+    def bound(self, prefetch: int) -> None:
+        """Hold so many of each at most."""
+        for member in self._members:
+            member.bound(prefetch)
 
     async def stop(self) -> None:
         """Take no more."""

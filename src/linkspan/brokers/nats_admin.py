@@ -110,6 +110,7 @@ class Admin:
         self._calls: dict[asyncio.Task[Msg], str] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._closed = False
+        self.waits: dict[tuple[str, str], float] = {}
         self._denied: set[str] = set()
         self.clustered = False  # as far as answers have told
 
@@ -265,6 +266,7 @@ class Admin:
             if not info.get("num_waiting"):
                 break
             await self._clock.sleep(_STALE_WAIT)
+        self.waits[stream, consumer] = info["config"].get("ack_wait", 0) / 1e9 or ACK_WAIT
         await self.request(f"CONSUMER.RESET.{stream}.{consumer}")
         return clustered(info)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 from nats.errors import Error as NatsError
 
-from linkspan.brokers.nats_admin import consumer_of, lane_consumer, leader_of_consumer, stream_of
+from linkspan.brokers.nats_admin import ACK_WAIT, consumer_of, lane_consumer, leader_of_consumer, stream_of
 from linkspan.errors import Code, Error
 from linkspan.ports import STILL
 
@@ -158,9 +158,13 @@ class Generation:
         self._subscription = subscription
         self._deliver = subscription.deliver
         self._reached = subscription.runtime.reached
-        self._prefetch = subscription.prefetch
-        self._half = max(1, subscription.prefetch // 2)
         self._pulls = 0
+        self.bound(subscription.prefetch)
+
+    def bound(self, prefetch: int) -> None:
+        """Hold so many at most."""
+        self._prefetch = prefetch
+        self._half = max(1, prefetch // 2)
 
     def receive(self, _subject: bytes, reply: bytes, raw: bytes, data: bytes) -> None:
         """Take a message, or a status of a pull."""
@@ -204,6 +208,11 @@ class Generation:
         if self.taking and self._prefetch - self.unsettled - self.outstanding >= self._half:
             self.pull()
 
+    def fill(self) -> None:
+        """Ask for more, where there is room for as many as it takes."""
+        if self.taking and self._prefetch - self.unsettled - self.outstanding >= self._half:
+            self.pull()
+
     def pull(self) -> None:
         """Ask for as many as there is room: in hand and asked for together never exceed the prefetch."""
         free = self._prefetch - self.unsettled - self.outstanding
@@ -236,6 +245,7 @@ class PullSubscription:
         self.group = group
         self.deliver = receive
         self.prefetch = prefetch
+        self.patience = ACK_WAIT
         self.runtime = channel.runtime
         self.current: Generation | None = None
         self.consumer = consumer_of(group) if lane is None else lane_consumer(group, lane)
@@ -251,6 +261,13 @@ class PullSubscription:
         """Begin the first generation. Raises `Error` when the server cannot."""
         await self._begin()
         self._timer = self.runtime.clock.call_later(HEARTBEAT, self._check)
+
+    def bound(self, prefetch: int) -> None:
+        """Hold so many at most; what was asked for on the server cannot be taken back."""
+        self.prefetch = prefetch
+        if self.current is not None:
+            self.current.bound(prefetch)
+            self.current.fill()
 
     def follow(self) -> None:
         """Begin a new generation at the server that leads from now on; what the last one was asked for gets no answer."""
@@ -330,6 +347,8 @@ class PullSubscription:
         if self._stopped:
             await generation.listener.close()
             return
+        self.patience = self._channel.admin.waits.get((stream_of(self.topic), self.consumer), self.patience)
+        generation.bound(self.prefetch)
         self.current = generation
         generation.pull()
 
@@ -348,6 +367,16 @@ class LaneSubscription:
 
     def __init__(self, parts: Sequence[PullSubscription]) -> None:
         self._parts = parts
+
+    @property
+    def patience(self) -> float:
+        """Return the shortest time until redelivery."""
+        return min((part.patience for part in self._parts), default=ACK_WAIT)
+
+    def bound(self, prefetch: int) -> None:
+        """Hold so many of each lane at most."""
+        for part in self._parts:
+            part.bound(prefetch)
 
     async def stop(self) -> None:
         """Take no more from any of them."""

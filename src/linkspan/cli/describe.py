@@ -50,6 +50,8 @@ def _service(app: App, service: Service) -> dict[str, Any]:
         "migrations": [name for name, _ in service.scripts()],
         "middleware": [getattr(layer, "__name__", type(layer).__name__) for layer in service.middleware],
         "limits": _plain(service.limits),
+        "breaker": None if service.breaker is None else asdict(service.breaker),
+        "prefetch": service.prefetch,
         "retention": service.retention,
     }
 
@@ -109,12 +111,21 @@ def lines(app: dict[str, Any]) -> list[str]:
         found += [f"  event    {name}" for name in service["publishes"]]
         found += [f"  takes    {topic}" for topic in service["topics"]["takes"]]
         found.append(f"  limits   {_limits(service['limits'])}")
+        found.append(f"  prefetch {service['prefetch'] or 'half a second of work'}")
+        found.append(f"  breaker  {_breaker(service['breaker'])}")
         found.append(f"  inbox    remembers for {service['retention'] / 86_400:g} days")
     return found
 
 
 def _own(handled: dict[str, Any]) -> list[str]:
     return [f"           {_limits(handled['limits'])}"] if handled["limits"] else []
+
+
+def _breaker(breaker: dict[str, Any] | None) -> str:
+    if breaker is None:
+        return "none"
+    opens = f"opens at {breaker['failures']} failures in {breaker['window']:g} s, at least {breaker['share']:.0%} of all"
+    return f"{opens}; then one message at a time, every {breaker['pause']:g} to {breaker['longest']:g} s"
 
 
 def _limits(limits: dict[str, Any]) -> str:

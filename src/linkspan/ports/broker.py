@@ -95,6 +95,15 @@ class Tap(Protocol):
 class Subscription(Protocol):
     """A group's open delivery from one topic."""
 
+    @property
+    def patience(self) -> float:
+        """Return the seconds within which a delivery is settled or shows a sign of life (`beat`), or comes again; may be infinite."""
+        ...
+
+    def bound(self, prefetch: int) -> None:
+        """Have at most so many unsettled from now on, each lane for itself. What is in hand, or on its way already, stays."""
+        ...
+
     async def stop(self) -> None:
         """Take no more; deliveries in hand can still be settled. Idempotent."""
         ...

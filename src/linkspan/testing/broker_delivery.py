@@ -117,6 +117,30 @@ class DeliveryScenarios:
             assert most <= 4
             assert got.data == numbers(0, 20)
 
+    async def test_bound_changes_while_messages_flow(self: Suite) -> None:
+        """A larger bound takes more at once; below a smaller one nothing comes until so many are settled."""
+        async with self.case() as case:
+            broker, got, seen = await case.broker("g", "marker"), Collector(), Collector(ack=True)
+            subscription = await broker.subscribe(case.topic, "g", got, prefetch=4)
+            await broker.subscribe(case.topic, "marker", seen, prefetch=50)
+            await case.send(broker, case.messages(0, 20))
+            await seen.count(20)
+            await got.count(4)
+            subscription.bound(8)
+            deliveries = await got.count(8)
+            subscription.bound(2)
+            for delivery in deliveries[:7]:
+                delivery.ack()
+            await got.count(9)
+            await case.send(broker, case.messages(20, 40))
+            await seen.count(40)
+
+            assert len(got.deliveries) == 9
+            for settled in range(7, 40):
+                (await got.count(settled + 1))[settled].ack()
+            assert got.data == numbers(0, 40)
+            assert subscription.patience > 0
+
     async def test_prefetch_of_one_keeps_moving(self: Suite) -> None:
         """The smallest prefetch delivers one by one."""
         async with self.case() as case:

@@ -1,7 +1,7 @@
 """`/livez`, `/readyz` and `/startupz`: what an orchestrator asks a process, answered in JSON without connectrpc.
 
 Alive is a process whose loop answers. It has started when all of its services run, and is ready while each check of its
-`Readiness` finds nothing; the answer names what is wrong. 200 is yes, 503 is no.
+`Readiness` finds nothing; the answer names what is wrong, and notes what is unusual. 200 is yes, 503 is no.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Probes:
         content: dict[str, object] = {"status": word} if checks is None else {"status": word, "checks": checks}
         if checks is not None and (notes := self._readiness.notes()):
             content["durability"] = notes
+        if checks is not None and (waiting := self._readiness.waiting()):
+            content["waiting"] = waiting
         await _answer(send, 200 if yes else 503, content, [(b"cache-control", b"no-store")], empty=method == "HEAD")
 
     async def _asked(self, path: str) -> tuple[bool, str, dict[str, str] | None]:
