@@ -353,7 +353,7 @@ class Consumer:
             text = "The message has no 'ce-partitionkey' header: publish it with its order key."
             self.retrying.dead(work, Error(Code.INVALID_ARGUMENT, text))
             return False
-        if self._careful:
+        if self._careful and not work.ahead:
             self.retrying.hold(work, LetterState.WAITING, None)
             return False
         return True

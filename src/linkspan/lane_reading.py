@@ -280,6 +280,7 @@ async def _stop(holds: Iterable[Hold]) -> None:
 
 def guard(unit: Unit, work: Work, letter: Letter) -> None:
     """Store a letter only while its lane is ours; the mark moves with it, unless one before it is missing."""
+    work.gap = work.gap or work.ahead  # behind those that waited for it, it must not let them pass
     if work.gap:
         letter.fingerprint = GAP
     if work.hold is not None:
