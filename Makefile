@@ -124,6 +124,11 @@ crash: $(VENV)/.dev-installed ## Die at every commit, publish and ack, restart, 
 simulation: $(VENV)/.dev-installed ## Live through 200 histories of crashes and faults in simulated time
 	$(call suite,simulation)
 
+.PHONY: power
+power: $(VENV)/.dev-installed ## Cut the power under SQLite and NATS, trace what they sync; needs FUSE and strace
+	@scripts/get_power_tools.sh
+	$(call suite,power)
+
 .PHONY: fuzz
 fuzz: $(VENV)/.fuzz-installed ## Feed hostile bytes to every decoder: ARGS="--minutes 120" for hours
 	$(BIN)/python -m fuzz $(ARGS)

@@ -41,6 +41,20 @@ ROWS: tuple[Row, ...] = (
         ("--seeds", "20", "--pairs", "20"),
     ),
     Row(
+        "power",
+        "a power cut loses nothing acknowledged and leaves no event without its row: SQLite and NATS on a disk that forgets",
+        "tests.power.proof",
+        ("--cuts", "5"),
+        ("--cuts", "100"),
+    ),
+    Row(
+        "sync",
+        "every acknowledgement of NATS comes after the sync of its message, by its system calls",
+        "tests.power.proof",
+        ("--traced", "200"),
+        ("--traced", "5000"),
+    ),
+    Row(
         "simulation",
         "found bugs stay found: whole systems in simulated time, one seed one history",
         "proof.simulation",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import subprocess
 import sysconfig
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CONFIG = """
 listen: 127.0.0.1:{port}
 server_name: "t{port}"
 max_payload: 1MB
 authorization {{ user: u, password: secret }}
-jetstream {{ store_dir: "{directory}/js", sync_interval: {sync}, max_mem: 16MB }}
+jetstream {{ store_dir: "{store}", sync_interval: {sync}, max_mem: 16MB }}
 """
 
 
@@ -31,18 +36,21 @@ class NatsRunner:
 
     user, password = "u", "secret"
 
-    def __init__(self, directory: Path, *, sync: str = "always", more: str = "") -> None:
+    def __init__(
+        self, directory: Path, *, sync: str = "always", more: str = "", store: Path | None = None, under: Sequence[str] = ()
+    ) -> None:
         self.port = free_port()
         self.name = f"t{self.port}"
         self.url = f"nats://127.0.0.1:{self.port}"
         self.directory = directory
-        (directory / "server.conf").write_text(CONFIG.format(port=self.port, directory=directory, sync=sync) + more)
+        (directory / "server.conf").write_text(CONFIG.format(port=self.port, store=store or directory / "js", sync=sync) + more)
+        self._under = list(under)
         self.process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
         binary = Path(sysconfig.get_path("scripts")) / "nats-server"
         with (self.directory / "server.log").open("ab") as log:
-            self.process = subprocess.Popen([binary, "-c", self.directory / "server.conf"], stdout=log, stderr=log)  # noqa: ASYNC220 - takes a millisecond
+            self.process = subprocess.Popen([*self._under, binary, "-c", self.directory / "server.conf"], stdout=log, stderr=log)  # noqa: ASYNC220 - takes a millisecond
         async with asyncio.timeout(20):
             while not await self._answers():  # noqa: ASYNC110 - another process says nothing
                 await asyncio.sleep(0.005)
@@ -63,6 +71,19 @@ class NatsRunner:
     async def __aexit__(self, *_: object) -> None:
         self.kill()
 
+    def end(self) -> None:
+        """SIGTERM, and wait until it has ended in order."""
+        self._stop(signal.SIGTERM)
+
+    def _stop(self, number: int) -> None:
+        if self.process is None:
+            return
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split() if self._under else []
+        for pid in [int(child) for child in children] or [self.process.pid]:  # who watches it ends when it has ended
+            os.kill(pid, number)
+        self.process.wait(20)
+        self.process = None
+
     def signal_kill(self) -> None:
         """SIGKILL, without waiting: for several at once."""
         if self.process is not None:
@@ -70,10 +91,7 @@ class NatsRunner:
 
     def kill(self) -> None:
         """SIGKILL, and wait until the kernel has closed its sockets."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        self._stop(signal.SIGKILL)
 
 
 class Proxy:
