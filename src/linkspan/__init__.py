@@ -47,11 +47,13 @@ if TYPE_CHECKING:
     from linkspan.app import App
     from linkspan.batch import Batches
     from linkspan.breaker import Breaker
+    from linkspan.claimcheck import Blobs
     from linkspan.client import Client
     from linkspan.context import Context
     from linkspan.handler import Handler, Middleware
     from linkspan.identity import Identity
     from linkspan.limits import Limits
+    from linkspan.ports import BlobPlace
     from linkspan.service import Service
     from linkspan.transport.tls import Tls
     from linkspan.transport.web import Web
@@ -60,6 +62,8 @@ __all__ = [
     "App",
     "Batches",
     "BidiStream",
+    "BlobPlace",
+    "Blobs",
     "Breaker",
     "Client",
     "ClientStream",
@@ -110,6 +114,8 @@ __all__ = [
 _LAZY = {
     "App": "app",
     "Batches": "batch",
+    "BlobPlace": "ports",
+    "Blobs": "claimcheck",
     "Breaker": "breaker",
     "Client": "client",
     "Context": "context",

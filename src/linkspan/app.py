@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from pathlib import Path as FilePath
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from linkspan.attestation import Attestation, floor_of
-from linkspan.brokers import broker_for, check_address
+from linkspan.blobsweep import sweeping
+from linkspan.brokers import broker_for, check_address, shown_address
+from linkspan.claimcheck import ClaimCheck, place_by_default
 from linkspan.client import Caller, Client, check_addresses
 from linkspan.entrances import Entrances
 from linkspan.errors import SetupError
@@ -29,6 +30,7 @@ from linkspan.routes import check_overlaps
 from linkspan.running import RunningService
 from linkspan.runtime import calm_collector, system
 from linkspan.schedule import Timetable
+from linkspan.signals import run_until_signal
 from linkspan.stores import open_store, own_url
 from linkspan.transport.grpc_address import check_installed
 from linkspan.transport.tls import Tls
@@ -40,10 +42,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from linkspan.brokers.embedded import EmbeddedServer
+    from linkspan.claimcheck import Blobs
     from linkspan.handler import Middleware
     from linkspan.operation import Operation
     from linkspan.owner import Owns
-    from linkspan.ports import Broker, Drift, Durability, Runtime, Store
+    from linkspan.ports import BlobPlace, Broker, Drift, Durability, Runtime, Store
     from linkspan.running import ServiceTransaction
     from linkspan.service import Service
     from linkspan.transport.mount import Mounted
@@ -56,7 +59,6 @@ DRAIN = 25.0
 """Seconds that draining may take; orchestrators commonly kill after 30."""
 CALLS = 20.0
 """Seconds of them that calls under way get to finish, so that some are left to flush what they published."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class App:
@@ -76,6 +78,7 @@ class App:
         addresses: Where services of other processes answer: service name, contract, package or `*` to `http://host:port` or
             `grpc://host:port`, or `rest+http://host:port` for REST services (LINKSPAN_ADDRESSES: `orders=http://127.0.0.1:8081,…`).
         web: What the HTTP port does for browsers and tools (LINKSPAN_ORIGINS, LINKSPAN_OPENAPI), default nothing.
+        blobs: Where large contents are kept, a URL or a `Blobs` (LINKSPAN_BLOBS). Default: `<data>/blobs` beside the embedded server.
         data: The folder of embedded engines and databases (LINKSPAN_DATA), default `.linkspan`.
         durability: What engines have to promise: `power`, `process` or `any` (LINKSPAN_DURABILITY), default `process`. Less is refused.
         middleware: Replaces the default middleware, tracing and deadline.
@@ -94,6 +97,7 @@ class App:
         tls: Tls | None = None,
         addresses: Mapping[str, str] | None = None,
         web: Web | None = None,
+        blobs: str | Blobs | BlobPlace | None = None,
         data: str | FilePath | None = None,
         durability: str | None = None,
         middleware: Sequence[Middleware] | None = None,
@@ -107,6 +111,7 @@ class App:
             "http": http,
             "addresses": addresses,
             "web": web,
+            "blobs": blobs,
             "data": data,
             "durability": durability,
             "middleware": middleware,
@@ -122,6 +127,7 @@ class App:
         self.middleware = (Tracing(), Deadline()) if middleware is None else tuple(middleware)
         self.overrides = overrides or {}
         self.runtime = runtime or system()
+        self.claims = ClaimCheck(blobs or place_by_default(self.data, embedded=self._broker_given in {"", "embedded"}), self.runtime)
         self._stack: AsyncExitStack | None = None
         self.running: dict[str, RunningService] = {}
         self.stores: dict[str, Store] = {}
@@ -151,6 +157,7 @@ class App:
         for name in names:
             if names.count(name) > 1:
                 raise SetupError(f"Two services are called '{name}': rename one.")
+        self.claims.check(self.services)
         owners: dict[str, str] = {}
         for service in self.services:
             service.check()
@@ -184,15 +191,9 @@ class App:
 
     def settings(self) -> dict[str, Any]:
         """Return what the app was told, without passwords, for people to read."""
-        given = self._broker_given or "embedded"
-        if isinstance(given, str):
-            scheme, mark, rest = given.partition("://")
-            broker = f"{scheme}{mark}{rest.rpartition('@')[2]}"
-        else:
-            broker = type(given).__name__
         layers = [getattr(layer, "__name__", type(layer).__name__) for layer in self.middleware]
         return {
-            "broker": broker,
+            "broker": shown_address(self._broker_given or "embedded"),
             **self._places.settings(),
             "tls": ("mutual" if self.tls.client_ca else "on") if self.tls.cert else "off",
             "data": str(self.data),
@@ -250,6 +251,7 @@ class App:
         import_module("linkspan.transport.server")
         self._caller = Caller(self.runtime, {}, self.middleware, self.tls)
         stack.push_async_callback(self._caller.aclose)
+        await stack.enter_async_context(self.claims.opened())
         for service in services:
             await self._open_service(stack, service)
         running = self.running.values()
@@ -270,6 +272,7 @@ class App:
             await relay.start()
         for timetable in self.timetables:
             timetable.start()
+        await stack.enter_async_context(sweeping(self.claims, {each.name: each.store for each in running}, self.runtime))
         await self._entrances.open(stack, running)
         self._caller.addresses.update(self.known_addresses())
         for each in running:
@@ -336,6 +339,7 @@ class App:
             relay=self._relays[url],
             broker=self.broker,
             caller=self._caller,
+            claims=self.claims,
             middleware=self.middleware,
             turns=self._turns,
             retention=max(each.retention for each in self._sharing(service)),
@@ -407,30 +411,7 @@ class App:
 
     async def run(self, only: Collection[str] = ()) -> None:
         """Start, serve until SIGTERM or SIGINT, then drain and close. A signal while starting, or a second one, ends it at once."""
-        task, loop, stopped = asyncio.current_task(), asyncio.get_running_loop(), asyncio.Event()
-
-        def stop() -> None:
-            if task is not None and (stopped.is_set() or not self.started.is_set()):
-                task.cancel()
-            stopped.set()
-
-        for number in SIGNALS:
-            loop.add_signal_handler(number, stop)
-        try:
-            try:
-                await self.start(only)
-                await stopped.wait()
-                _log.info("Draining.", extra={"services": list(self.running)})
-            finally:
-                await self.aclose()
-        except asyncio.CancelledError:
-            if task is None or not stopped.is_set():
-                raise
-            task.uncancel()
-            _log.warning("Ended without draining; the rest goes on at the next start.")
-        finally:
-            for number in SIGNALS:
-                loop.remove_signal_handler(number)
+        await run_until_signal(self, only)
 
     # --- inside another application ---
 
@@ -490,8 +471,8 @@ class App:
         """Return a client of this app's broker and addresses; `owns` as in `Client`."""
         if self.broker is None:
             raise SetupError("The app is not running: use its client inside `async with app`.")
-        known = self.known_addresses()
-        return Client(self.broker, addresses=known, name=name, middleware=self.middleware, runtime=self.runtime, tls=self.tls, owns=owns)
+        shared: dict[str, Any] = {"middleware": self.middleware, "runtime": self.runtime, "tls": self.tls, "blobs": self.claims}
+        return Client(self.broker, addresses=self.known_addresses(), name=name, owns=owns, **shared)
 
     async def attest(self) -> list[Durability]:
         """Ask each engine what its acknowledgements are worth."""

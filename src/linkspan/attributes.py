@@ -6,12 +6,14 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from linkspan.errors import Code, Error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MAX_KEY", "check_attributes", "has_forbidden", "moment"]
+__all__ = ["MAX_KEY", "Reference", "check_attributes", "has_forbidden", "moment"]
 
 MAX_KEY = 512
 """The longest key or id, in characters."""
@@ -25,6 +27,14 @@ _TIME: Final = re.compile(
 )
 # Controls, surrogates and the noncharacters of the basic plane: what no attribute may hold.
 has_forbidden = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]").search
+
+
+class Reference(msgspec.Struct, frozen=True, gc=False):
+    """Where a message's content is kept, when it is not in the message: a URI, and what is to be found there. Not checked yet."""
+
+    uri: str
+    length: str
+    digest: str
 
 
 def check_attributes(attributes: Mapping[str, str]) -> None:

@@ -10,7 +10,8 @@ import math
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
-from linkspan.context import Context
+from linkspan.claimcheck import ClaimCheck
+from linkspan.context import Context, Oversized
 from linkspan.errors import Code, Error, SetupError
 from linkspan.handler import check_streams, compose
 from linkspan.middleware import Deadline, Tracing
@@ -26,15 +27,18 @@ from linkspan.when import when_of
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from types import TracebackType
 
+    from linkspan.claimcheck import Blobs
     from linkspan.context import Home
+    from linkspan.envelope import Reference
     from linkspan.handler import Handler, Middleware
     from linkspan.message import Event
     from linkspan.operation import BidiStream, ClientStream, Command, EventType, Operation, Query, ServerStream
     from linkspan.owner import Owns
-    from linkspan.ports import Broker, Runtime, Store
+    from linkspan.ports import BlobPlace, Broker, Runtime, Store
     from linkspan.streaming import Emit
     from linkspan.transport.connect import ConnectChannel
     from linkspan.transport.grpc_channel import GrpcChannel
@@ -235,7 +239,7 @@ class Client:
     Without a store, `publish` and `send` return once the broker has stored the message. `name` is what services see as caller.
     It may publish the events of the contracts (or packages, or event classes) in `owns`: for a program that is the owner, such as an
     importer. Tests and migrations, which stand in for others, write `owns="*"`. `tls` has the CA of https:// addresses, and the
-    client's own certificate.
+    client's own certificate. `blobs` is as in `App`.
     """
 
     store: Store | None = None
@@ -250,6 +254,7 @@ class Client:
         runtime: Runtime | None = None,
         tls: Tls | None = None,
         owns: Owns = (),
+        blobs: str | Blobs | BlobPlace | ClaimCheck | None = None,
     ) -> None:
         self.name = name
         self.runtime = runtime or system()
@@ -258,7 +263,9 @@ class Client:
         check_addresses(known)
         self._given = broker
         self._broker: Broker | None = None
-        self._sender = Sender(name, self.runtime, owned(f"Client '{name}'", owns))
+        self._claims = blobs if isinstance(blobs, ClaimCheck) else ClaimCheck(blobs, self.runtime)
+        self._lent = blobs is self._claims
+        self._sender = Sender(name, self.runtime, owned(f"Client '{name}'", owns), self._claims.above)
         self._topics: set[str] = set()
         self.caller = Caller(self.runtime, known, layers, tls)
 
@@ -270,6 +277,8 @@ class Client:
             await self._broker.open()
         else:
             self._broker = self._given
+        if not self._lent:
+            await self._claims.open()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -278,6 +287,8 @@ class Client:
     async def aclose(self) -> None:
         """Close the connections; idempotent."""
         await self.caller.aclose()
+        if not self._lent:
+            await self._claims.aclose()
         if self._broker is not None and isinstance(self._given, str):
             await self._broker.aclose()
         self._broker = None
@@ -335,7 +346,11 @@ class Client:
 
         `expires` is as in `Context.send`. `after` and `at` are refused: a client has no store to keep a message in.
         """
-        message = self._sender.command(self._origin(), operation, request, key, self._when(after, at, expires))
+        when = self._when(after, at, expires)
+        try:
+            message = self._sender.command(self._origin(), operation, request, key, when)
+        except Oversized as large:
+            message = await self.stow(large.message)
         await self._deliver(message)
         return message.id
 
@@ -365,7 +380,11 @@ class Client:
         expires: Until | None = None,
     ) -> str:
         """Publish an event and return its id; returns once the broker has stored it. The options are those of `send`."""
-        outgoing = self._sender.event(self._origin(), event, message, self._when(after, at, expires))
+        when = self._when(after, at, expires)
+        try:
+            outgoing = self._sender.event(self._origin(), event, message, when)
+        except Oversized as large:
+            outgoing = await self.stow(large.message)
         await self._deliver(outgoing)
         return outgoing.id
 
@@ -409,6 +428,14 @@ class Client:
     def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None, when: When) -> Outgoing:
         """Make a command's message."""
         return self._sender.command(ctx, operation, request, key, when)
+
+    async def stow(self, message: Outgoing) -> Outgoing:
+        """Put a large content into the blob place."""
+        return await self._claims.stow(self.name, message)
+
+    def fetched(self, reference: Reference) -> AbstractAsyncContextManager[bytes]:
+        """Fetch a large content from the blob place."""
+        return self._claims.fetched(reference)
 
     def resource(self, kind: type[R]) -> R:
         """Refuse: a client has no resources."""

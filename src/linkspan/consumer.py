@@ -23,6 +23,7 @@ from linkspan.context import Context, Duplicate
 from linkspan.envelope import PROTOBUF, claim
 from linkspan.errors import Code, Error
 from linkspan.lane_reading import LaneReading
+from linkspan.largework import begin_large
 from linkspan.pace import Pace, Room
 from linkspan.parts import Parts, holds_many, work_of
 from linkspan.ports import LetterState, Outcome
@@ -237,7 +238,7 @@ class Consumer:
         if work.hold is None or not work.hold.reading.let_go(work):
             self.workers.offer(work)
 
-    def _begin(self, work: Work) -> Coroutine[Any, Any, None] | None:  # noqa: PLR0911 - one way out for each thing that may be wrong
+    def _begin(self, work: Work) -> Coroutine[Any, Any, None] | None:  # noqa: C901, PLR0911 - one way out for each thing that may be wrong
         """Take a message as far as it goes without waiting; the rest, if any, is for the worker to await.
 
         Most handlers only compute and record: they end here, and their message costs no coroutine but their own.
@@ -248,10 +249,10 @@ class Consumer:
         binding = self._bindings.get(work.envelope.type)
         if binding is None and work.letter is None and not self._ours(work):
             self.counts.skipped += 1  # before anything is held: nobody here waits for it, and no key has to
-            self._pass_over(work)
+            self.pass_over(work)
             return None
         if work.envelope.expires and is_over(envelopes.moment(work.envelope.expires), self._clock.now()):
-            self._expired(work)
+            self.retrying.expired(work)
             return None
         if work.hold is not None and work.letter is None and not work.ahead and self._holding.may_have_gap(self.topic, work.key):
             return work.hold.reading.begin_ahead(work)
@@ -263,6 +264,8 @@ class Consumer:
             return None
         if self._relay.full or (self._rooms and not self._has_room(work)):
             return self._begin_later(work) if self._relay.full else None
+        if work.envelope.reference is not None:
+            return begin_large(self, self._home, work, binding)
         try:
             request = binding.decode(work.delivery.data, work.envelope.content_type)
         except Error as error:
@@ -271,9 +274,9 @@ class Consumer:
         started = work.started = self._clock.monotonic()
         if started >= self._pace.due:
             self._pace.begins(work)
-        return self._run(work, binding, context_of(self._home, work, binding), request)
+        return self.run(work, binding, context_of(self._home, work, binding), request)
 
-    def _pass_over(self, work: Work) -> None:
+    def pass_over(self, work: Work) -> None:
         """Finish with a message that is not handled; where several share the store it counts in the sequence of its key."""
         if work.hold is None or not work.hold.reading.pass_over(work):
             self.finish(work)
@@ -284,7 +287,8 @@ class Consumer:
         if rest is not None:
             await rest
 
-    def _run(self, work: Work, binding: Binding, ctx: Context, request: Any) -> Coroutine[Any, Any, None] | None:
+    def run(self, work: Work, binding: Binding, ctx: Context, request: Any) -> Coroutine[Any, Any, None] | None:
+        """Run the handler as far as it goes without waiting; return the rest, if any."""
         work.running = True
         if work.hold is not None:
             work.hold.reading.guard(ctx.tx.unit, work)
@@ -357,15 +361,6 @@ class Consumer:
             self.retrying.hold(work, LetterState.WAITING, None)
             return False
         return True
-
-    def _expired(self, work: Work) -> None:
-        """End a message that nobody wants any more, before it is decoded; a held one is audited."""
-        self.counts.expired += 1
-        _log.info("A message expired before it was handled.", extra=self.fields(work))
-        if work.letter is None:
-            self._pass_over(work)
-        else:
-            self._holding.drop(self, work, work.letter, expired=True)
 
     def _ours(self, work: Work) -> bool:
         """Tell whether a type must have a handler here: a command for a service of ours. Other services' types are skipped."""

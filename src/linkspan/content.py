@@ -20,13 +20,13 @@ _PROTOBUF_TOO: Final = frozenset({PROTOBUF, "application/x-protobuf", "applicati
 _MSGPACK: Final = frozenset({"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"})
 
 
-def decode_content(cls: type[Any], data: bytes, content_type: str) -> Any:
+def decode_content(cls: type[Any], data: bytes, content_type: str, most: int = MAX_SIZE) -> Any:
     """Read a message: protobuf, ProtoJSON, either of them inside a structured CloudEvent, or MessagePack as if it were ProtoJSON.
 
-    Raises `Error(INVALID_ARGUMENT)`, which holds nothing of the content.
+    Raises `Error(INVALID_ARGUMENT)`, also for more than `most` bytes; it holds nothing of the content.
     """
     if content_type == PROTOBUF:
-        return decode(cls, data)
+        return decode(cls, data, max_size=most)
     kind = media_type(content_type)
     if kind == STRUCTURED:
         data, content_type = payload(data)
@@ -35,10 +35,10 @@ def decode_content(cls: type[Any], data: bytes, content_type: str) -> Any:
     if reader is None:
         text = f"A content type other than '{PROTOBUF}', '{JSON}' or 'application/msgpack' cannot be decoded: publish one of these."
         raise Error(Code.INVALID_ARGUMENT, text)
-    return reader(cls, data)
+    return reader(cls, data, max_size=most)
 
 
-def _reader(kind: str) -> Callable[[type[Any], bytes], Any] | None:
+def _reader(kind: str) -> Callable[..., Any] | None:
     if kind in _PROTOBUF_TOO:
         return decode
     if kind == JSON or (kind.endswith("+json") and kind != STRUCTURED):
@@ -46,13 +46,13 @@ def _reader(kind: str) -> Callable[[type[Any], bytes], Any] | None:
     return _decode_msgpack if kind in _MSGPACK else None
 
 
-def _decode_msgpack(cls: type[Any], data: bytes) -> Any:
-    if len(data) > MAX_SIZE:
-        raise Error(Code.INVALID_ARGUMENT, f"Message '{type_name(cls)}' has {len(data)} bytes: send at most {MAX_SIZE}.")
+def _decode_msgpack(cls: type[Any], data: bytes, *, max_size: int) -> Any:
+    if len(data) > max_size:
+        raise Error(Code.INVALID_ARGUMENT, f"Message '{type_name(cls)}' has {len(data)} bytes: send at most {max_size}.")
     try:
         as_json = msgspec.json.encode(msgspec.msgpack.decode(data))
     except (msgspec.MsgspecError, RecursionError, TypeError, ValueError) as error:
         reason = type(error).__name__
         text = f"Message '{type_name(cls)}' could not be decoded ({reason}): send MessagePack of that type."
         raise Error(Code.INVALID_ARGUMENT, text) from None
-    return decode_json(cls, as_json)
+    return decode_json(cls, as_json, max_size=2 * max_size)  # the same in JSON is longer

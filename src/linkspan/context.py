@@ -14,8 +14,10 @@ from linkspan.when import NOW, when_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
+    from linkspan.attributes import Reference
     from linkspan.identity import Certificate, Identity
     from linkspan.message import Event
     from linkspan.operation import BidiStream, ClientStream, Command, EventType, Operation, Query, ServerStream
@@ -54,6 +56,14 @@ class Home(Protocol):
 
     def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None, when: When) -> Outgoing:
         """Turn a durable command into a message for the outbox."""
+        ...
+
+    async def stow(self, message: Outgoing) -> Outgoing:
+        """Put a message's content into the blob place, and return the message that refers to it."""
+        ...
+
+    def fetched(self, reference: Reference) -> AbstractAsyncContextManager[bytes]:
+        """Fetch such a content, for as long as it is worked on."""
         ...
 
     def resource(self, kind: type[R]) -> R:
@@ -147,6 +157,14 @@ class _Failed:
 
 class Duplicate(BaseException):
     """Ends a handler whose message turns out to be handled already. Not an `Exception`, so that no handler swallows it."""
+
+
+class Oversized(Exception):  # noqa: N818 - no failure: the content is put elsewhere, and the message is sent
+    """Ends the making of a message that is too large for the broker; `message` is whole, and to be stowed first."""
+
+    def __init__(self, message: Outgoing) -> None:
+        super().__init__(message.id)
+        self.message = message
 
 
 class Context(msgspec.Struct, eq=False):
@@ -341,7 +359,10 @@ class Context(msgspec.Struct, eq=False):
         if self.read_only:
             raise _read_only("send")
         when = NOW if after is None and at is None and expires is None else when_of(self.home.runtime.clock.now(), after, at, expires)
-        message = self.home.outgoing_command(self, operation, request, key, when)
+        try:
+            message = self.home.outgoing_command(self, operation, request, key, when)
+        except Oversized as large:
+            message = await self.home.stow(large.message)
         if when.due:
             self._schedule(message, when.due)
         else:
@@ -377,7 +398,10 @@ class Context(msgspec.Struct, eq=False):
         if self.read_only:
             raise _read_only("publish")
         when = NOW if after is None and at is None and expires is None else when_of(self.home.runtime.clock.now(), after, at, expires)
-        outgoing = self.home.outgoing_event(self, event, message, when)
+        try:
+            outgoing = self.home.outgoing_event(self, event, message, when)
+        except Oversized as large:
+            outgoing = await self.home.stow(large.message)
         if when.due:
             self._schedule(outgoing, when.due)
         else:

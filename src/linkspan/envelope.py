@@ -16,11 +16,11 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from linkspan.attributes import MAX_KEY, check_attributes, has_forbidden, moment
+from linkspan.attributes import MAX_KEY, Reference, check_attributes, has_forbidden, moment
 from linkspan.errors import Code, Error
-from linkspan.structured import STRUCTURED, is_structured, read_attributes
+from linkspan.structured import STRUCTURED, is_structured, payload, read_attributes
 
-__all__ = ["LANES", "MAX_KEY", "Envelope", "claim", "lane_of", "moment", "read", "render"]
+__all__ = ["LANES", "MAX_KEY", "Envelope", "Reference", "claim", "lane_of", "moment", "read", "referring", "render"]
 
 LANES = 64
 """Lanes of a topic; fixed at creation, a key always has the same one."""
@@ -34,6 +34,7 @@ JSON = "application/json"
 _SAFE = "!#$&'()*+,-./:;<=>?@[]^_`{|}~"
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _FIRST = "\r\nce-id: "
+_DATAREF = "ce-dataref"
 _HEAD = re.compile(
     r"ce-specversion: 1\.0\r\nce-type: ([^\x00-\x1f\x7f]+)\r\nce-source: ([^\x00-\x1f\x7f]+)\r\nce-datacontenttype: ([^\x00-\x1f\x7f]+)"
 )
@@ -63,6 +64,7 @@ class Envelope(msgspec.Struct, gc=False):
     expires: str = ""
     sequence: int = 0
     content_type: str = PROTOBUF
+    reference: Reference | None = None
 
 
 def claim(service: str, source: str, id: str) -> tuple[str, str]:  # noqa: A002 - the CloudEvents word
@@ -115,6 +117,12 @@ def render(head: str, envelope: Envelope) -> bytes:
     return text.encode("ascii")
 
 
+def referring(block: bytes, reference: Reference) -> bytes:
+    """Return a canonical block that says where the content is kept; in front, so that the quick way leaves it to the thorough one."""
+    lines = f"\r\nce-dataref: {encode_value(reference.uri)}\r\nce-datalength: {reference.length}\r\nce-datadigest: {reference.digest}"
+    return block.replace(_FIRST.encode(), f"{lines}{_FIRST}".encode(), 1)
+
+
 def read(block: bytes, data: bytes = b"") -> Envelope:
     """Read a block of headers, and the attributes in `data` where the headers say that they are there (structured mode).
 
@@ -129,7 +137,7 @@ def read(block: bytes, data: bytes = b"") -> Envelope:
     cut = text.find(_FIRST)
     match = _REST.match(text, cut + len(_FIRST)) if cut >= 0 else None
     head = _head(text[:cut]) if match else None
-    if match is None or head is None:
+    if match is None or head is None or (not data and _DATAREF in text):
         return _read_any(text, data)
     kind, source, content = head
     id_, time, key, trace, correlation, causation, expires, sequence = match.groups()
@@ -189,6 +197,10 @@ def _read_any(text: str, data: bytes) -> Envelope:
         content_type = attributes["datacontenttype"] = attributes.get("datacontenttype", "") or content_type or PROTOBUF
     check_attributes(attributes)
     sequence = attributes.get("sequence", "")
+    reference = None
+    if attributes.get("dataref") and not (payload(data)[0] if content_type is STRUCTURED else data):
+        reference = Reference(attributes["dataref"], attributes.get("datalength", ""), attributes.get("datadigest", ""))
+        content_type = attributes.get("datacontenttype", "") or PROTOBUF
     return Envelope(
         attributes["id"],
         attributes["source"],
@@ -201,6 +213,7 @@ def _read_any(text: str, data: bytes) -> Envelope:
         attributes.get("expirytime", ""),
         int(sequence) if sequence.isascii() and sequence.isdecimal() and len(sequence) <= 18 else 0,  # noqa: PLR2004 - what fits a signed 64-bit
         content_type,
+        reference,
     )
 
 

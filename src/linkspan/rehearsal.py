@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from linkspan.app import App
+    from linkspan.claimcheck import ClaimCheck
     from linkspan.handler import Middleware
     from linkspan.operation import Operation
     from linkspan.ports import Letter, Outgoing, Runtime, Session, Store, Unit, Value
@@ -121,6 +122,7 @@ class Rehearsal:
     runtime: Runtime
     middleware: Sequence[Middleware]
     caller: Caller
+    claims: ClaimCheck
     overrides: Mapping[type[Any], object]
 
     async def run(self, store: Store, letter: Letter) -> Rehearsed:
@@ -153,6 +155,7 @@ class Rehearsal:
             middleware=self.middleware,
             retention=0.0,
             turns=Turns(),
+            claims=self.claims,
         )
         running.seen = seen
         running.override(self.overrides)
@@ -206,4 +209,4 @@ class Rehearsal:
 def rehearsal_of(app: App, service: Service) -> Rehearsal:
     """Return what tries the handlers of one of an app's services, which need not run."""
     caller = Caller(app.runtime, app.known_addresses(), app.middleware, app.tls)
-    return Rehearsal(service, app.runtime, app.middleware, caller, app.overrides)
+    return Rehearsal(service, app.runtime, app.middleware, caller, app.claims, app.overrides)

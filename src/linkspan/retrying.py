@@ -86,6 +86,15 @@ class Retrying:
         """Make a dead letter of a message that no further try can help."""
         self.hold(work, LetterState.DEAD, error)
 
+    def expired(self, work: Work) -> None:
+        """End a message that nobody wants any more, before it is decoded; a held one is audited."""
+        self._consumer.counts.expired += 1
+        _log.info("A message expired before it was handled.", extra=self._consumer.fields(work))
+        if work.letter is None:
+            self._consumer.pass_over(work)
+        else:
+            self._holding.drop(self._consumer, work, work.letter, expired=True)
+
     def hold(self, work: Work, state: LetterState, error: Error | None) -> None:
         """Put the message in the store, in its key's order, then acknowledge it."""
         work.started = work.started or self._clock.monotonic()

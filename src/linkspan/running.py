@@ -31,10 +31,13 @@ from linkspan.work import Binding, frames
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from linkspan.announcing import Announcer
+    from linkspan.claimcheck import ClaimCheck
     from linkspan.client import Caller
+    from linkspan.envelope import Reference
     from linkspan.handler import Handler, Middleware
     from linkspan.lanes import Fence
     from linkspan.operation import Operation
@@ -71,6 +74,7 @@ class RunningService:
         middleware: Sequence[Middleware],
         retention: float,
         turns: Turns,
+        claims: ClaimCheck,
         instance: str = "",
     ) -> None:
         self.declared = service
@@ -81,7 +85,8 @@ class RunningService:
         self._store = store
         self._broker = broker
         self._caller = caller
-        self._sender = Sender(service.name, runtime, service.owned)
+        self._claims = claims
+        self._sender = Sender(service.name, runtime, service.owned, claims.above)
         self._resources: dict[type[Any], object] = {}
         self._middleware = (*middleware, *service.middleware)
         self._handlers: dict[str, Handler] = {}
@@ -399,6 +404,14 @@ class RunningService:
     def outgoing_command(self, ctx: Context, operation: Operation[Any, Any], request: Any, key: str | None, when: When) -> Outgoing:
         """Make a command's message."""
         return self._sender.command(ctx, operation, request, key, when)
+
+    async def stow(self, message: Outgoing) -> Outgoing:
+        """Put a large content into the blob place."""
+        return await self._claims.stow(self.name, message)
+
+    def fetched(self, reference: Reference) -> AbstractAsyncContextManager[bytes]:
+        """Fetch a large content from the blob place."""
+        return self._claims.fetched(reference)
 
     def resource(self, kind: type[R]) -> R:
         """Return the resource of this type, or the one that is an instance of it."""

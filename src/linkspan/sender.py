@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import msgspec
 
 from linkspan import envelope as envelopes
-from linkspan.context import keyed_id
+from linkspan.context import Oversized, keyed_id
 from linkspan.envelope import Envelope
 from linkspan.errors import Code, Error
 from linkspan.message import is_event, key_of, package_of, type_name
@@ -95,10 +95,11 @@ class _Kind(msgspec.Struct, frozen=True, gc=False):
 class Sender:
     """Makes outgoing messages for one source."""
 
-    __slots__ = ("_clock", "_kinds", "_millis", "_owned", "_stamp", "source")
+    __slots__ = ("_above", "_clock", "_kinds", "_millis", "_owned", "_stamp", "source")
 
-    def __init__(self, name: str, runtime: Runtime, owns: Owned = ALL) -> None:
+    def __init__(self, name: str, runtime: Runtime, owns: Owned = ALL, above: int | None = None) -> None:
         self.source = f"/{name}"
+        self._above = above or MAX_MESSAGE  # in bytes, beyond which a content goes to the blob place, where there is one
         self._clock = runtime.clock
         self._owned = owns
         self._kinds: dict[object, _Kind] = {}
@@ -167,10 +168,13 @@ class Sender:
             correlation = ""  # the first message of a flow
         envelope = Envelope(id_, self.source, kind.full_name, key, cause.trace, self._time(), correlation, cause.cause, expires)
         headers = envelopes.render(kind.head, envelope)
-        if len(data) + len(headers) > MAX_MESSAGE:
-            text = f"'{kind.full_name}' has {len(data)} bytes, {MAX_MESSAGE} fit: store the content and send a reference."
+        outgoing = Outgoing(kind.topic, kind.name, envelopes.lane_of(key), id_, key, headers, data)
+        if len(data) + len(headers) > self._above:
+            if self._above < MAX_MESSAGE:
+                raise Oversized(outgoing)
+            text = f"'{kind.full_name}' has {len(data)} bytes, {MAX_MESSAGE} fit: set App(blobs=...) to keep large contents elsewhere."
             raise Error(Code.INVALID_ARGUMENT, text)
-        return Outgoing(kind.topic, kind.name, envelopes.lane_of(key), id_, key, headers, data)
+        return outgoing
 
     def _time(self) -> str:
         now = self._clock.now()

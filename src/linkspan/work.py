@@ -53,7 +53,7 @@ class Binding:
     """A handler, what it answers and how its messages are handled. `once` is False where the inbox is declined."""
 
     operation: str
-    decode: Callable[[bytes, str], Any]
+    decode: Callable[..., Any]  # of bytes, content type, and the most bytes where that is not the usual
     handler: Handler
     once: bool
     limits: Limits

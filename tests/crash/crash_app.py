@@ -12,7 +12,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from linkspan import App, Batches, Code, Context, Contract, Error, Event, Limits, Message, Service, ServiceContract, command, field
+from linkspan import App, Batches, Blobs, Code, Context, Contract, Error, Event, Limits, Message, Service, ServiceContract, command, field
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,6 +105,11 @@ def obstruct(ctx: Context, plan: str, number: int) -> None:
         raise Error.refused("Not before it is repaired.")
 
 
+def padded(plan: str) -> str:
+    """Return a plan that is too long for a message where it is to be large; `obstruct` and `wait` know it by its first word."""
+    return plan + " " * 2_000 if plan == "large" else plan
+
+
 def wait(plan: str) -> float | None:
     """Return after how many seconds a plan's messages leave, None for at once."""
     return LATER if plan == "later" else None
@@ -126,7 +131,7 @@ def services(repaired: Path) -> tuple[Service, Service]:
     async def place(ctx: Context, request: Place) -> Placed:
         for id_, key, number in parts(request):
             ctx.tx.record(EFFECT, "place", id_, key, number)
-            await ctx.publish(OrderPlaced(key=key, id=id_, number=number, plan=request.plan), after=wait(request.plan))
+            await ctx.publish(OrderPlaced(key=key, id=id_, number=number, plan=padded(request.plan)), after=wait(request.plan))
         return Placed(id=request.id)
 
     @orders.handles(Orders.place_checked)
@@ -172,4 +177,5 @@ GROUPS = (("crash.orders.v1.commands", "orders"), ("crash.orders.v1.events", "or
 def make_app(folder: Path, broker: str, http: str, *, runtime: object) -> App:
     """Put the app together; a process starts one of its services, or both."""
     orders, ledger = services(folder / "repaired")
-    return App(orders, ledger, broker=broker or None, http=http, data=folder, runtime=runtime)  # type: ignore[arg-type]
+    blobs = Blobs(f"file:{folder / 'blobs'}", above=1_024)
+    return App(orders, ledger, broker=broker or None, http=http, data=folder, blobs=blobs, runtime=runtime)  # type: ignore[arg-type]

@@ -46,6 +46,7 @@ WORKLOAD = (
     Lane("dead", "call", "dead", count=1, fan=6, burst=True),
     Lane("scheduled", "send", "later", count=3),
     Lane("scheduled-burst", "call", "later", count=1, fan=8, burst=True),
+    Lane("large", "send", "large", count=4),
     Lane("late", "send", "parked", count=5, pause=0.1),
 )
 """Every way in, every way to fail; about 200 things asked for, many of a key at once."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from linkspan.ports import Broker, Runtime
 
-__all__ = ["broker_for", "check_address"]
+__all__ = ["broker_for", "check_address", "shown_address"]
 
 
 def check_address(url: str) -> None:
@@ -24,6 +24,14 @@ def check_address(url: str) -> None:
         raise SetupError(f"The broker's address (LINKSPAN_BROKER) cannot be read: {error}. Write nats://host:port.") from error
     if scheme in {"nats", "tls"}:
         NatsAddress.parse(url)
+
+
+def shown_address(given: str | Broker) -> str:
+    """Return a broker's address for people to read, without its password; for a broker itself, what it is."""
+    if not isinstance(given, str):
+        return type(given).__name__
+    scheme, mark, rest = given.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 def broker_for(url: str, runtime: Runtime, *, user: str = "", password: str = "", options: Mapping[str, Any] | None = None) -> Broker:

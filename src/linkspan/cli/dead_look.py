@@ -15,7 +15,7 @@ from linkspan.cli.singly import batch_content
 from linkspan.cli.table import moment, show
 from linkspan.cli.target import chosen, load_app, opened_stores
 from linkspan.desk import Choice, Desk, holder
-from linkspan.errors import Error, SetupError
+from linkspan.errors import Code, Error, SetupError
 from linkspan.message import redacted
 from linkspan.ports import LetterState
 from linkspan.runtime import system
@@ -159,7 +159,9 @@ def _content(app: App, letter: Letter) -> str:
         return batch_content(letter) or f"{len(letter.data)} bytes of a type that this service does not handle"
     try:
         return redacted(decoded(cls, letter))
-    except Error:
+    except Error as error:
+        if error.code is Code.FAILED_PRECONDITION:
+            return error.message
         return f"{len(letter.data)} bytes that cannot be decoded"
 
 

@@ -13,7 +13,7 @@ from linkspan import envelope as envelopes
 from linkspan.cli.target import chosen, opened_stores
 from linkspan.content import decode_content
 from linkspan.desk import holder
-from linkspan.errors import SetupError
+from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import LetterState
 
 if TYPE_CHECKING:
@@ -95,4 +95,7 @@ def content_class(app: App, letter: Letter) -> type[Any] | None:
 
 def decoded(cls: type[Any], letter: Letter) -> Any:
     """Return a letter's content. Raises `Error`."""
-    return decode_content(cls, letter.data, envelopes.read(letter.headers, letter.data).content_type)
+    envelope = envelopes.read(letter.headers, letter.data)
+    if envelope.reference is not None:
+        raise Error(Code.FAILED_PRECONDITION, f"{envelope.reference.length} bytes in the blob place: {envelope.reference.uri}")
+    return decode_content(cls, letter.data, envelope.content_type)

@@ -76,6 +76,8 @@ def content(cls: Any, envelope: Envelope, data: bytes, *, raw: bool = False) -> 
     """Return what a message says, or how many bytes it has where that cannot be told."""
     if cls is None:
         return f"{len(data)} bytes of a type that this app does not know"
+    if envelope.reference is not None:
+        return f"{envelope.reference.length} bytes in the blob place: {envelope.reference.uri}"
     try:
         return masked(decode_content(cls, data, envelope.content_type), raw=raw)
     except Error:

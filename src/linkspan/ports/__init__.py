@@ -4,6 +4,7 @@ Adapters live in `linkspan.brokers` and `linkspan.stores`, import nothing but th
 and prove themselves with the public suites in `linkspan.testing`.
 """
 
+from linkspan.ports.blobs import BlobPlace
 from linkspan.ports.broker import STILL, Broker, Delivery, Drift, Outgoing, Seen, Subscription, Tap
 from linkspan.ports.durability import LEVELS, Durability, Finding, Unsafe, attested, judged
 from linkspan.ports.runtime import Clock, Ids, Runtime, Timer
@@ -13,6 +14,7 @@ __all__ = [
     "LEVELS",
     "OUTBOX",
     "STILL",
+    "BlobPlace",
     "Broker",
     "Clock",
     "Delivery",

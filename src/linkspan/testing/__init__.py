@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from linkspan.testing.blob_contract import BlobPlaceContract
     from linkspan.testing.clock import FakeClock, fake_runtime
     from linkspan.testing.crash import CrashPoint, Recorder, crash_at
     from linkspan.testing.run import Run, settled
     from linkspan.testing.simulation import World
 
-__all__ = ["CrashPoint", "FakeClock", "Recorder", "Run", "World", "crash_at", "fake_runtime", "settled"]
+__all__ = ["BlobPlaceContract", "CrashPoint", "FakeClock", "Recorder", "Run", "World", "crash_at", "fake_runtime", "settled"]
 
 _LAZY = {
+    "BlobPlaceContract": "blob_contract",
     "CrashPoint": "crash",
     "FakeClock": "clock",
     "Recorder": "crash",

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from urllib.parse import quote
 
 from linkspan.brokers import broker_for
 from linkspan.errors import Code, Error, SetupError
@@ -233,6 +234,7 @@ async def settled(
             store=f"sqlite:///{data}/{{service}}.db",
             http="127.0.0.1:0",
             data=data,
+            blobs=app.claims.elsewhere(f"file:{quote(str(data / 'blobs'))}"),
             runtime=runtime,
             inner=[watching],
             **({"overrides": overrides} if overrides else {}),

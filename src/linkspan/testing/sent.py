@@ -70,6 +70,9 @@ class Sent:
         found: list[Any] = []
         for message in self._messages:
             envelope = envelopes.read(message.headers)
+            if envelope.type in names and envelope.reference is not None:
+                text = f"'{envelope.type}' was sent with its content in the blob place: look at its effect, or raise Blobs(above=...)."
+                raise AssertionError(text)
             if envelope.type in names:
                 found.append(decode_json(cls, message.data) if envelope.content_type == JSON else decode(cls, message.data))
         return found
