@@ -123,3 +123,24 @@ async def test_a_member_that_settles_nothing_for_long_keeps_its_lanes(cluster: K
     await had.until(lambda: len(set(had.data) | set(got.data)) == LANES, "all lanes")
     assert len(got.data) == seen
     await asyncio.gather(slow.aclose(), other.aclose())
+
+
+async def test_lanes_that_were_asked_for_in_vain_can_be_asked_for_again(cluster: KafkaCluster) -> None:
+    topic = "groups.vain.events"
+    broker, gone, got = await connect(cluster, topic), Collector(), Collector(ack=True)
+    kept = await broker.subscribe(topic, "g", gone, prefetch=10, lanes=[1])
+    cluster.kill()
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await broker.subscribe(topic, "g", gone, prefetch=10, lanes=[3, 4])
+    await cluster.start()
+
+    await broker.subscribe(topic, "g", got, prefetch=10, lanes=[3, 4])
+    await broker.subscribe(topic, "g", got, prefetch=10, lanes=[1])  # also one that is still read here: the later one has it
+    await send(broker, topic, 3, 4, 1)
+
+    await got.all_of({b"3", b"4", b"1"})
+    assert gone.data == []
+    await kept.stop()
+    await broker.aclose()

@@ -118,7 +118,15 @@ class KafkaReader:
         self._capacity += sum(lane.intake.prefetch for lane in lanes)
         self._puller.add(lanes)
         self._has_room()
-        await asyncio.gather(*placing)
+        try:
+            await asyncio.gather(*placing)
+        except BaseException:  # also a caller that gave up waiting: nobody would take what comes, nor stop it
+            self._capacity -= sum(lane.intake.prefetch for lane in lanes)
+            for lane in lanes:
+                lane.intake.taking = False
+                self._placing.pop(lane, None)
+            self._puller.drop(lanes)
+            raise
 
     async def drop(self, lanes: list[Lane]) -> None:
         """Read lanes no more; what is in hand of them can still be settled."""

@@ -281,18 +281,24 @@ class Puller:
     # --- partitions ---------------------------------------------------------------------------------
 
     def _add(self) -> None:
-        lanes = [self._adding.popleft() for _ in range(len(self._adding))]
+        asked = [self._adding.popleft() for _ in range(len(self._adding))]
+        lanes = [lane for lane in asked if lane.intake.taking]  # who asked may have given up meanwhile
+        if not lanes:
+            return
         wanted = {lane.partition for lane in lanes}
-        for lane in self._parting:
-            lane.open = lane.open and lane.partition not in wanted
-        self._commit_last([lane for lane in self._parting if lane.partition in wanted])
+        self._part_with({partition for partition in wanted if partition in self._lanes})
+        before = [lane for lane in self._parting if lane.partition in wanted]
+        self._commit_last(before)
+        for lane in before:
+            lane.open = False
         self._parting = [lane for lane in self._parting if lane.partition not in wanted]
+        self._call(self._reader.lost, before)
         try:
             places = self._places([TopicPartition(self._topic, each) for each in wanted])
             for place in places:
                 place.offset = place.offset if place.offset >= 0 else OFFSET_BEGINNING
-            self._lanes = {**self._lanes, **{lane.partition: lane for lane in lanes}}
             self._consumer.incremental_assign(places)
+            self._lanes = {**self._lanes, **{lane.partition: lane for lane in lanes}}
         except KafkaException as error:
             self._refuse(lanes, meaning(error, f"Group '{self._group}' on '{self._topic}'"))
         except Error as error:
@@ -301,18 +307,20 @@ class Puller:
             self._call(self._reader.placed, lanes, None)
 
     def _refuse(self, lanes: list[Lane], problem: BaseException) -> None:
-        gone = {lane.partition for lane in lanes}
-        self._lanes = {partition: lane for partition, lane in self._lanes.items() if partition not in gone}
         self._call(self._reader.placed, lanes, problem)
+
+    def _part_with(self, gone: set[int]) -> None:
+        """Fetch partitions no more; what is in hand of them can still be settled."""
+        if gone:
+            self._parting += self._forget(gone)
+            self._consumer.incremental_unassign([TopicPartition(self._topic, each) for each in gone])
 
     def _drop(self) -> None:
         lanes = [self._dropping.popleft() for _ in range(len(self._dropping))]
         there = [lane for lane in lanes if self._lanes.get(lane.partition) is lane]
-        if there:
-            self._forget({lane.partition for lane in there})
-            self._consumer.incremental_unassign([TopicPartition(self._topic, lane.partition) for lane in there])
-            self._commit_last(there)
-            self._parting += [lane for lane in there if lane.in_hand]
+        self._part_with({lane.partition for lane in there})
+        self._commit_last(there)
+        self._parting = [lane for lane in self._parting if lane.in_hand]
         for lane in lanes:
             self._call(self._reader.dropped, lane)
 
