@@ -254,7 +254,7 @@ class Consumer:
         if work.envelope.expires and is_over(envelopes.moment(work.envelope.expires), self._clock.now()):
             self.retrying.expired(work)
             return None
-        if work.hold is not None and work.letter is None and not work.ahead and self._holding.may_have_gap(self.topic, work.key):
+        if work.hold is not None and work.letter is None and not work.ahead and self._holding.holds(self.topic, work.key):
             return work.hold.reading.begin_ahead(work)
         if work.letter is None and not self._may_start(work):
             return None

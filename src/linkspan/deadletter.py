@@ -106,7 +106,7 @@ class Holding:
             consumer = self._consumers.get(place.removeprefix(self._place("")))
             if consumer is not None and place.startswith(self._place("")):
                 lane = 0 if consumer.lanes is None else consumer.lanes.lane_of(key)
-                self._keys.setdefault((consumer.topic, key), HeldKey(gap=lanes is not None, lane=lane))
+                self._keys.setdefault((consumer.topic, key), HeldKey(lane=lane))
         self._lanes.update(lanes or ())
 
     def beware(self) -> None:
@@ -177,7 +177,7 @@ class Holding:
         key = self._keys.setdefault((consumer.topic, work.key), HeldKey(lane=letter.lane))
         key.version += 1
         key.pending += 1
-        key.gap = key.gap or work.gap
+        key.gap = min(key.gap or work.envelope.sequence, work.envelope.sequence) if work.gap else key.gap
         unit.tag = (consumer, work, state, error)
         unit.settled = partial(self._held, key)
         self._home.runtime.reached("letter.hold.before")
@@ -403,28 +403,22 @@ class Holding:
 
     # --- missing messages ---
 
-    def may_have_gap(self, topic: str, key: str) -> bool:
-        """Tell whether the letters of a held key may wait for a missing message."""
-        return (held := self._keys.get((topic, key))) is not None and held.gap
+    async def fills_gap(self, topic: str, work: Work) -> bool | None:
+        """Tell whether a message is one that its key's letters wait for: then none of them runs until `came`.
 
-    async def fills_gap(self, topic: str, work: Work) -> bool:
-        """Tell whether a message is one that its key's letters wait for: then none of them runs until `came`."""
-        while (key := self._keys.get((topic, work.key))) is not None:
-            runs = key.runs
-            try:
-                letter = await self._store.next_letter(self._place(topic), work.key)
-            except Error:
-                return False
-            if letter is not None and not waits_for(letter, work):
-                key.gap = key.gap and key.runs != runs
-                return False
-            if letter is not None and not key.running:
-                key.running = True
-                break
-            if letter is None and not key.pending and not key.running:
-                self._keys.pop((topic, work.key), None)
-                break
-            await self._clock.sleep(0.01)
+        None where that is to be asked again later: earlier letters of its key have not ended yet. Raises `Error`.
+        """
+        key = self._keys.get((topic, work.key))
+        letter = await self._store.next_letter(self._place(topic), work.key) if key is not None else None
+        late = letter is not None and waits_for(letter, work)
+        if key is not None and letter is not None and not late and not 0 < work.envelope.sequence < key.gap:
+            return False
+        if key is not None and (key.pending or key.running or not (late or letter is None)):
+            return None
+        if key is not None and letter is not None:
+            key.running = True
+        elif key is not None:
+            self._keys.pop((topic, work.key), None)
         work.ahead = True
         return True
 

@@ -31,8 +31,8 @@ PREFETCH = 64
 """Messages of a lane in hand at most."""
 FINISHING = 0.02
 """Seconds between two looks whether what was started of a lane has ended."""
-AGAIN = 0.5
-"""Seconds until a store that could not move a mark is asked again."""
+AGAIN = 0.1
+"""Seconds until what could not be settled now is asked again."""
 GAP = "gap"
 """The fingerprint of letters behind a missing message: their sequence is not marked yet."""
 
@@ -219,11 +219,15 @@ class LaneReading:
     async def begin_ahead(self, work: Work) -> None:
         """Begin with a message of a held key: ahead of its letters if these wait for it, else behind them."""
         consumer = self._consumer
-        if not await self._holding.fills_gap(consumer.topic, work):
+        try:
+            ahead = await self._holding.fills_gap(consumer.topic, work)
+        except Error:
+            ahead = None
+        if ahead is None:
+            self._clock.call_later(AGAIN, consumer.offer, work)
+        elif not ahead:
             consumer.retrying.hold(work, LetterState.WAITING, None)
-            return
-        rest = self._begin(work)
-        if rest is not None:
+        elif (rest := self._begin(work)) is not None:
             await rest
 
     def guard(self, unit: Unit, work: Work) -> None:
