@@ -11,8 +11,8 @@ import pytest
 from linkspan import Batches, Code, Error, Limits, Service, SetupError
 from linkspan.batch import BATCH, joined, pack, singles
 from linkspan.brokers.memory import MemoryLog
-from linkspan.consumer import PREFETCH
 from linkspan.envelope import Envelope, lane_of, prefix, read, render
+from linkspan.pace import PREFETCH
 from linkspan.parts import Part, Share
 from linkspan.ports import LetterState, Outgoing
 from linkspan.sender import Origin, Sender

@@ -87,7 +87,7 @@ WRONG: dict[str, tuple[Callable[[Client], Awaitable[Any]], Code, str]] = {
     "oversized event": (
         lambda c: c.publish(Placed(order="1", note="x" * 1_000_000)),
         Code.INVALID_ARGUMENT,
-        "fit: store the content and send a reference",
+        "fit: set App(blobs=...) to keep large contents elsewhere",
     ),
     "wrong field": (lambda c: c.publish(Placed(order="1", note=7)), Code.INVALID_ARGUMENT, "cannot be encoded"),  # type: ignore[arg-type]
 }
