@@ -330,7 +330,10 @@ class Holding:
         if consumer.lanes is not None and consumer.lanes.hold(letter.lane) is None:
             return False
         key = self._keys.setdefault((topic, letter.key), HeldKey(lane=letter.lane))
-        if key.running or self._closed or not consumer.circuit.takes_letter():
+        if key.running or self._closed:
+            return False
+        if not consumer.circuit.takes_letter():
+            self._lookout.all = True  # one that waits for no time of its own is found by nothing else
             return False
         key.running, key.stuck = True, False
         limits = consumer.limits(letter.type)

@@ -195,6 +195,24 @@ async def test_held_message_is_tried_where_no_other_waits(tmp_path: Path) -> Non
         assert await run.store.letters() == []
 
 
+async def test_message_behind_a_held_one_does_not_wait_for_the_rare_look_when_the_breaker_refused_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dependency = Dependency()
+    dependency.up = False
+    async with system(tmp_path, dependency.handle, limits=Limits(inline=1, parked=(1.0, 1.0))) as run:
+        await publish(run, 1)
+        await moved(run, 0.5)
+        assert await states(run) == [LetterState.PARKED, LetterState.WAITING]
+        answers = [True, False]
+        monkeypatch.setattr(run.mail.circuit, "takes_letter", lambda: answers.pop(0) if answers else True)
+
+        dependency.up = True
+        await moved(run, 6.0, step=0.5)
+        assert not answers
+        assert await run.store.letters() == []
+
+
 async def test_refused_message_says_nothing_and_the_next_is_tried_at_once(tmp_path: Path) -> None:
     dependency = Dependency()
     dependency.up = False
