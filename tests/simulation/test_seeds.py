@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from linkspan.testing import World
 from tests.simulation.shop import run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from linkspan.testing.simulation import Process
 
 pytest.importorskip("greenlet", reason="not run: greenlet is not installed")
 
@@ -41,3 +44,14 @@ def test_one_seed_is_one_history(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     assert len(digests) == 1
     assert run(8, tmp_path / "other").digest not in digests
+
+
+def test_time_passes_where_nothing_is_left_to_do(tmp_path: Path) -> None:
+    with World(1, tmp_path) as world:
+
+        async def life(process: Process) -> None:
+            await process.runtime.clock.sleep(1.0)
+
+        world.process("short", life)
+        assert not world.run(60.0, until=lambda: False)
+        assert world.time.now == 60.0

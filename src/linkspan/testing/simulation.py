@@ -228,7 +228,7 @@ class World:
             dues = [(due, loop) for loop in loops if (due := loop.due) is not None]
             ready = [loop for due, loop in dues if due <= self.time.now]
             if not ready:
-                following = min((due for due, _ in dues), default=end)
+                following = min((due for due, _ in dues), default=float("inf"))
                 if following > end:
                     self.time.now = end
                     return until is not None and until()

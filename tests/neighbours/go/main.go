@@ -138,7 +138,7 @@ func publish(ctx context.Context, mode, file string) error {
 	if err != nil {
 		return err
 	}
-	msg.Subject = fmt.Sprintf("neighbours.carts.v1.events.CartFilled.%d", crc32.ChecksumIEEE([]byte(cart))&63)
+	msg.Subject = fmt.Sprintf("neighbours.carts.v1.events.%d.CartFilled", crc32.ChecksumIEEE([]byte(cart))&63)
 	_, err = js.PublishMsg(ctx, msg, jetstream.WithMsgID(event.ID()))
 	return err
 }
@@ -181,7 +181,7 @@ func consume(ctx context.Context, file, number string) error {
 	}
 	defer done()
 	consumer, err := js.CreateOrUpdateConsumer(ctx, "neighbours_till_v1_events", jetstream.ConsumerConfig{
-		Durable: "go-neighbour", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: "neighbours.till.v1.events.Charged.>",
+		Durable: "go-neighbour", AckPolicy: jetstream.AckExplicitPolicy, FilterSubject: "neighbours.till.v1.events.*.Charged",
 	})
 	if err != nil {
 		return err

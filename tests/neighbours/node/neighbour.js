@@ -41,7 +41,7 @@ async function publish(connection, mode, file) {
   const written = mode.startsWith("structured") ? HTTP.structured(event) : HTTP.binary(event);
   const head = headers();
   for (const [name, value] of Object.entries(written.headers)) head.set(name, value);
-  const subject = `neighbours.carts.v1.events.CartFilled.${crc32(cart) & 63}`;
+  const subject = `neighbours.carts.v1.events.${crc32(cart) & 63}.CartFilled`;
   await jetstream(connection).publish(subject, written.body, { headers: head, msgID: event.id });
 }
 
@@ -50,7 +50,7 @@ async function consume(connection, file, count) {
   await manager.consumers.add("neighbours_till_v1_events", {
     durable_name: "node-neighbour",
     ack_policy: AckPolicy.Explicit,
-    filter_subject: "neighbours.till.v1.events.Charged.>",
+    filter_subject: "neighbours.till.v1.events.*.Charged",
   });
   const consumer = await jetstream(connection).consumers.get("neighbours_till_v1_events", "node-neighbour");
   const charged = schema(file, CHARGED);
