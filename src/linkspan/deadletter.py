@@ -172,9 +172,9 @@ class Holding:
             self._announcer.held(unit, letter, work.letter)
         if error is not None:
             unit.statements += attempted(letter, stack_of(error))
-        if (consumer.topic, work.key) not in self._keys and state is LetterState.WAITING:
-            self._lookout.all = True  # nothing before it will call it up
+        first = (consumer.topic, work.key) not in self._keys and state is LetterState.WAITING
         key = self._keys.setdefault((consumer.topic, work.key), HeldKey(lane=letter.lane))
+        key.uncalled = key.uncalled or first
         key.version += 1
         key.pending += 1
         key.gap = min(key.gap or work.envelope.sequence, work.envelope.sequence) if work.gap else key.gap
@@ -207,6 +207,8 @@ class Holding:
         self._home.runtime.reached("letter.hold.after")
         self._committed(unit)
         key.stuck = work.letter is not None
+        if key.uncalled:
+            key.uncalled, self._lookout.all = False, True  # only now: a look before the commit would not have found it
         if state is not LetterState.WAITING:
             fields = {"service": self._home.name, "topic": consumer.topic, "id": work.envelope.id, "type": work.envelope.type}
             _log.warning("A message is held.", extra={**fields, "state": state.value, "code": error.code.value if error else ""})
