@@ -62,13 +62,13 @@ def put(owner: Any, name: str, value: Any) -> None:
 
 @mutant("ledger=store.commit.before:8:kill;store.commit.before:4:kill", "lost")
 def acknowledged_before_the_commit() -> None:
-    right = Consumer._run
+    right = Consumer.run
 
-    async def run(self: Consumer, work: Work, *rest: Any) -> None:
+    def run(self: Consumer, work: Work, *rest: Any) -> Any:
         work.delivery.ack()
-        await right(self, work, *rest)
+        return right(self, work, *rest)
 
-    put(Consumer, "_run", run)
+    put(Consumer, "run", run)
 
 
 @mutant("ledger=broker.ack.before:60:kill", "double")
