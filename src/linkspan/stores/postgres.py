@@ -21,6 +21,7 @@ from linkspan.stores.postgres_session import PostgresSession, Surroundings
 from linkspan.stores.postgres_sql import QUERIES, translated
 from linkspan.stores.postgres_wake import Bell
 from linkspan.stores.postgres_writer import Writer
+from linkspan.stores.rows import claims_of, letter_of, scheduled_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -319,7 +320,7 @@ class PostgresStore:
 
     cancelling = staticmethod(postgres_scheduled.cancelling)
     taking = staticmethod(postgres_scheduled.taking)
-    taken = staticmethod(postgres_scheduled.taken)
+    taken = staticmethod(scheduled_of)
 
     async def next_due(self) -> float | None:
         """Return the earliest due time."""
@@ -372,7 +373,7 @@ class PostgresStore:
         return next(iter(await self._letters(*postgres_letters.one(position))), None)
 
     async def _letters(self, sql: str, args: Sequence[object]) -> list[Letter]:
-        return [postgres_letters.letter_of(row) for row in await self._read(sql, args)]
+        return [letter_of(row) for row in await self._read(sql, args)]
 
     async def redrive(self, positions: Sequence[int], *, who: str, why: str, at: float) -> int:
         """Mark dead letters to be tried again."""
@@ -388,7 +389,7 @@ class PostgresStore:
             found = await connection.fetchrow(QUERIES["discard"], *args)
             if found is None:
                 return False
-            claims = postgres_letters.claims_of(*found)
+            claims = claims_of(*found)
             await connection.execute(QUERIES["claim"], [source for source, _ in claims], [id_ for _, id_ in claims], args[-1])
         return True
 

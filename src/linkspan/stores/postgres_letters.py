@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from linkspan.envelope import claim
-from linkspan.ports import Letter, LetterState
 from linkspan.stores.postgres_sql import QUERIES
 from linkspan.stores.postgres_steps import FORMAT
+from linkspan.stores.rows import claims_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from linkspan.ports import Value
+    from linkspan.ports import Letter, LetterState, Value
 
     Statement = tuple[str, Sequence[Value]]
     Query = tuple[str, Sequence[object]]
 
-__all__ = ["added", "changed", "claims_of", "expired", "first_of", "heads", "keys", "letter_of", "letters", "one", "removed"]
+__all__ = ["added", "changed", "expired", "first_of", "heads", "keys", "letters", "one", "removed"]
 
 _COLUMNS = QUERIES["letter_columns"]
-
-
-def letter_of(row: Sequence[Any]) -> Letter:
-    """Read a row."""
-    topic, key, source, id_, type_, headers, data, state, *rest = row
-    return Letter(topic, key, source, id_, type_, headers, data, LetterState(state), *rest)
 
 
 def added(letter: Letter) -> tuple[str, Sequence[Any]]:
@@ -105,9 +98,3 @@ def first_of(topic: str, key: str) -> Query:
 def one(position: int) -> Query:
     """Return the query for one letter."""
     return f"{_COLUMNS} where position = $1::bigint", (position,)
-
-
-def claims_of(topic: str, source: str, id_: str) -> list[tuple[str, str]]:
-    """Return the inbox ids that keep a message away for good; a topic `service:name` holds letters of one of several services."""
-    service, colon, _ = topic.partition(":")
-    return [(source, id_), claim(service, source, id_)] if colon else [(source, id_)]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from linkspan.ports import Outgoing, Scheduled
 from linkspan.stores.postgres_sql import QUERIES
 from linkspan.stores.postgres_steps import FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from linkspan.ports import Value
+    from linkspan.ports import Outgoing, Value
 
     Statement = tuple[str, Sequence[Value]]
 
-__all__ = ["added", "cancelling", "taken", "taking"]
+__all__ = ["added", "cancelling", "taking"]
 
 
 def added(m: Outgoing, due: float, source: str, now: float) -> Statement:
@@ -31,13 +30,3 @@ def cancelling(source: str, id: str) -> Statement:  # noqa: A002 - the CloudEven
 def taking(now: float, limit: int) -> Statement:
     """Return the statement that takes due messages out, when it is its transaction's turn."""
     return QUERIES["scheduled_take"], (now, limit)
-
-
-def taken(rows: Sequence[tuple[Any, ...]]) -> list[Scheduled]:
-    """Read rows, earliest first: deleted ones come in any order."""
-    return sorted(map(_row, rows), key=lambda row: (row.due, row.position))
-
-
-def _row(row: tuple[Any, ...]) -> Scheduled:
-    due, source, *message, position = row
-    return Scheduled(Outgoing(*message), due, source, position)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Outcome, Outgoing, Tenure
 from linkspan.stores import sqlite_letters, sqlite_scheduled
+from linkspan.stores.rows import letter_of, scheduled_of
 from linkspan.stores.sqlite_attest import durability
 from linkspan.stores.sqlite_errors import Absent, coded
 from linkspan.stores.sqlite_file import (
@@ -302,7 +303,7 @@ class SqliteStore:
 
     cancelling = staticmethod(sqlite_scheduled.cancelling)
     taking = staticmethod(sqlite_scheduled.taking)
-    taken = staticmethod(sqlite_scheduled.taken)
+    taken = staticmethod(scheduled_of)
 
     async def next_due(self) -> float | None:
         """Return the earliest due time."""
@@ -357,7 +358,7 @@ class SqliteStore:
         return next(iter(await self._letters(*sqlite_letters.one(position))), None)
 
     async def _letters(self, sql: str, args: Sequence[Value]) -> list[Letter]:
-        return [sqlite_letters.letter_of(row) for row in await self.read(sql, args)]
+        return [letter_of(row) for row in await self.read(sql, args)]
 
     async def redrive(self, positions: Sequence[int], *, who: str, why: str, at: float) -> int:
         """Mark dead letters to be tried again."""

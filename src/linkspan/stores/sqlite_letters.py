@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from linkspan.envelope import claim
-from linkspan.ports import Letter, LetterState
+from linkspan.stores.rows import claims_of
 from linkspan.stores.sqlite_file import QUERIES, written
 from linkspan.stores.sqlite_writer import FORMAT
 
@@ -13,24 +12,18 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
 
-    from linkspan.ports import Value
+    from linkspan.ports import Letter, LetterState, Value
 
     Statement = tuple[str, Sequence[Value]]
 
-__all__ = ["added", "changed", "discarding", "expired", "first_of", "heads", "letter_of", "letters", "one", "redriving", "removed"]
+__all__ = ["added", "changed", "discarding", "expired", "first_of", "heads", "letters", "one", "redriving", "removed"]
 
 _COLUMNS = QUERIES["letter_columns"]
 
 
-def letter_of(row: tuple[Any, ...]) -> Letter:
-    """Read a row."""
-    topic, key, source, id_, type_, headers, data, state, *rest = row
-    return Letter(topic, key, source, id_, type_, headers, data, LetterState(state), *rest)
-
-
 def added(letter: Letter) -> Statement:
     """Return the statement that adds a letter, unless it is there or its message has had its end: handled, or discarded."""
-    (source, _), *scoped = _claims(letter.topic, letter.source, letter.id)
+    (source, _), *scoped = claims_of(letter.topic, letter.source, letter.id)
     return QUERIES["letter_add"], (
         FORMAT,
         letter.topic,
@@ -124,14 +117,8 @@ def discarding(position: int, who: str, why: str, at: float) -> Callable[[sqlite
         if found is None:
             return False
         cursor.execute(QUERIES["audit"], (at, "discard", who, why, position))
-        written(cursor, "claim", [(source, id_, at) for source, id_ in _claims(*found)])
+        written(cursor, "claim", [(source, id_, at) for source, id_ in claims_of(*found)])
         cursor.execute(QUERIES["letter_discard"], (position,))
         return True
 
     return run
-
-
-def _claims(topic: str, source: str, id_: str) -> list[tuple[str, str]]:
-    """Return the inbox ids that keep a message away for good; a topic `service:name` holds letters of one of several services."""
-    service, colon, _ = topic.partition(":")
-    return [(source, id_), claim(service, source, id_)] if colon else [(source, id_)]

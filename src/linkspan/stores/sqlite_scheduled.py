@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from linkspan.ports import Outgoing, Scheduled
 from linkspan.stores.sqlite_file import QUERIES
 from linkspan.stores.sqlite_writer import FORMAT
 
@@ -12,11 +11,11 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
 
-    from linkspan.ports import Value
+    from linkspan.ports import Outgoing, Value
 
     Statement = tuple[str, Sequence[Value]]
 
-__all__ = ["added", "cancelling", "ending", "listed", "taken", "taking"]
+__all__ = ["added", "cancelling", "ending", "listed", "taking"]
 
 
 def added(m: Outgoing, due: float, source: str, now: float) -> Statement:
@@ -37,16 +36,6 @@ def taking(now: float, limit: int) -> Statement:
 def listed(source: str, after: tuple[float, int], limit: int) -> Statement:
     """Return the query for what waits behind a `(due, position)`."""
     return QUERIES["scheduled_list"], (*after, source, source, limit)
-
-
-def taken(rows: Sequence[tuple[Any, ...]]) -> list[Scheduled]:
-    """Read rows, earliest first: SQLite returns deleted ones in any order."""
-    return sorted(map(_row, rows), key=lambda row: (row.due, row.position))
-
-
-def _row(row: tuple[Any, ...]) -> Scheduled:
-    due, source, *message, position = row
-    return Scheduled(Outgoing(*message), due, source, position)
 
 
 def ending(position: int, source: str, audit: tuple[float, str, str]) -> Callable[[sqlite3.Cursor], bool]:
