@@ -10,12 +10,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-import msgspec
-
 from linkspan.content import decode_content
 from linkspan.envelope import JSON, MAX_HEADERS, MAX_KEY, Envelope, headers_of, prefix, render, timestamp
 from linkspan.errors import Error, SetupError
 from linkspan.message import key_of, type_name
+from linkspan.ports import HandedOn
 from linkspan.structured import media_type
 from linkspan.trace import is_traceparent
 
@@ -73,30 +72,8 @@ class _Placed(Protocol):
     stored: float
 
 
-class ForeignDelivery(msgspec.Struct, eq=False):
+class ForeignDelivery(HandedOn, eq=False):
     """A foreign message with the headers that it should have had."""
-
-    delivery: Delivery
-    topic: str
-    headers: bytes
-    data: bytes
-
-    @property
-    def attempt(self) -> int:
-        """Return what the broker counted."""
-        return self.delivery.attempt
-
-    def ack(self) -> None:
-        """Settle it."""
-        self.delivery.ack()
-
-    def nack(self, delay: float = 0.0) -> None:
-        """Give it back."""
-        self.delivery.nack(delay)
-
-    def beat(self) -> None:
-        """Say that the work goes on."""
-        self.delivery.beat()
 
 
 class ForeignReader:

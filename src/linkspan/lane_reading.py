@@ -6,13 +6,11 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from linkspan.envelope import claim, lane_of, read
 from linkspan.errors import Code, Error
 from linkspan.foreign import ForeignReader
 from linkspan.parts import Part
-from linkspan.ports import LetterState, Outcome
+from linkspan.ports import HandedOn, LetterState, Outcome
 
 if TYPE_CHECKING:
     from collections import deque
@@ -50,31 +48,10 @@ class Hold:
         self.subscription: Subscription | None = None
 
 
-class LaneDelivery(msgspec.Struct, eq=False, gc=False):
+class LaneDelivery(HandedOn, eq=False, gc=False):
     """A delivery that knows its lane."""
 
-    topic: str
-    headers: bytes
-    data: bytes
-    delivery: Delivery
     hold: Hold
-
-    @property
-    def attempt(self) -> int:
-        """Return what the broker counted."""
-        return self.delivery.attempt
-
-    def ack(self) -> None:
-        """Settle it."""
-        self.delivery.ack()
-
-    def nack(self, delay: float = 0.0) -> None:
-        """Give it back."""
-        self.delivery.nack(delay)
-
-    def beat(self) -> None:
-        """Say that the work goes on."""
-        self.delivery.beat()
 
 
 class LaneReading:
@@ -164,7 +141,7 @@ class LaneReading:
 
     def _take(self, hold: Hold, delivery: Delivery) -> None:
         if hold.live:
-            self._consumer.receive(LaneDelivery(delivery.topic, delivery.headers, delivery.data, delivery, hold))
+            self._consumer.receive(LaneDelivery(delivery, delivery.topic, delivery.headers, delivery.data, hold))
 
     def lose(self, lanes: Collection[int]) -> None:
         """Drop these lanes at once; what is running of them ends with a commit that is refused."""

@@ -5,7 +5,7 @@ and prove themselves with the public suites in `linkspan.testing`.
 """
 
 from linkspan.ports.blobs import BlobPlace
-from linkspan.ports.broker import STILL, Broker, Delivery, Drift, Outgoing, Seen, Subscription, Tap
+from linkspan.ports.broker import STILL, Broker, Delivery, Drift, HandedOn, Outgoing, Seen, Subscription, Tap
 from linkspan.ports.durability import LEVELS, Durability, Finding, Unsafe, attested, judged
 from linkspan.ports.runtime import Clock, Ids, Runtime, Timer
 from linkspan.ports.store import OUTBOX, Letter, LetterState, Outcome, Scheduled, Session, Store, Tenure, Unit, Value
@@ -21,6 +21,7 @@ __all__ = [
     "Drift",
     "Durability",
     "Finding",
+    "HandedOn",
     "Ids",
     "Letter",
     "LetterState",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from linkspan.ports.durability import Durability
 
-__all__ = ["STILL", "Broker", "Delivery", "Drift", "Outgoing", "Seen", "Subscription", "Tap"]
+__all__ = ["STILL", "Broker", "Delivery", "Drift", "HandedOn", "Outgoing", "Seen", "Subscription", "Tap"]
 
 STILL = 4.0
 """Seconds after which nothing is delivered any more to a process that stands still, so that another can take its lanes."""
@@ -66,6 +66,32 @@ class Delivery(Protocol):
     def beat(self) -> None:
         """Say that the work goes on: the broker's redelivery clock starts anew."""
         ...
+
+
+class HandedOn(msgspec.Struct, eq=False):
+    """A delivery that somebody between the broker and its reader hands on: settling it settles `delivery`."""
+
+    delivery: Delivery
+    topic: str
+    headers: bytes
+    data: bytes
+
+    @property
+    def attempt(self) -> int:
+        """Return what the broker counted."""
+        return self.delivery.attempt
+
+    def ack(self) -> None:
+        """Settle it."""
+        self.delivery.ack()
+
+    def nack(self, delay: float = 0.0) -> None:
+        """Give it back."""
+        self.delivery.nack(delay)
+
+    def beat(self) -> None:
+        """Say that the work goes on."""
+        self.delivery.beat()
 
 
 @dataclass(frozen=True, slots=True)
