@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from linkspan import Code, Error, consumer, outbox
+from linkspan import Code, Error, consumer, outbox, work
 from linkspan.brokers import nats, nats_admin
 from linkspan.consumer import Consumer
 from linkspan.deadletter import Holding
@@ -64,16 +64,17 @@ def put(owner: Any, name: str, value: Any) -> None:
 def acknowledged_before_the_commit() -> None:
     right = Consumer.run
 
-    def run(self: Consumer, work: Work, *rest: Any) -> Any:
-        work.delivery.ack()
-        return right(self, work, *rest)
+    def run(self: Consumer, taken: Work, *rest: Any) -> Any:
+        taken.delivery.ack()
+        return right(self, taken, *rest)
 
     put(Consumer, "run", run)
 
 
 @mutant("ledger=broker.ack.before:60:kill", "double")
 def inbox_claims_nothing() -> None:
-    put(consumer, "claim", lambda service, source, _id: (f"{service}<{source}", str(uuid4())))
+    for module in (work, consumer):
+        put(module, "claim", lambda service, source, _id: (f"{service}<{source}", str(uuid4())))
 
 
 @mutant("ledger=store.commit.before:25:kill", "order")
