@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from linkspan.consumer import Consumer
+    from linkspan.deadletter import Holding
     from linkspan.errors import Error
-    from linkspan.ports import Runtime
+    from linkspan.ports import Runtime, Timer
     from linkspan.work import Work
 
 __all__ = ["BREAKER", "Breaker", "Circuit", "waiting"]
 
 _log = logging.getLogger("linkspan.breaker")
+
+HELD = 1.0
+"""Seconds that a try is left to a held message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +70,14 @@ class Circuit:
     `open` is read for every message and `fine` counts the handlers that ended well, committed or not, so both are plain attributes.
     """
 
-    def __init__(self, policy: Breaker | None, consumer: Consumer, runtime: Runtime) -> None:
+    def __init__(self, policy: Breaker | None, consumer: Consumer, holding: Holding, runtime: Runtime) -> None:
         self.open = False
         self.fine = 0
         self.in_vain = 0
         self._policy = policy or Breaker()
         self._off = policy is None
         self._consumer = consumer
+        self._holding = holding
         self._clock = runtime.clock
         self._random = runtime.random
         self._recent: deque[tuple[float, int]] = deque(maxlen=self._policy.failures)
@@ -82,6 +87,8 @@ class Circuit:
         self._may_probe = False
         self._probe: Work | None = None
         self._looking = False
+        self._left_to_held = False
+        self._timer: Timer | None = None
 
     @property
     def state(self) -> str:
@@ -130,7 +137,26 @@ class Circuit:
         self._consumer.stopped_by_breaker()
 
     def _later(self) -> None:
-        self._clock.call_later(self._pause * (0.5 + self._random.random() / 2), self._due)
+        self._after(self._pause * (0.5 + self._random.random() / 2))
+
+    def _after(self, seconds: float) -> None:
+        """Set the one timer there is: more would try more than one at a time."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_later(seconds, self._next)
+
+    def _next(self) -> None:
+        """Let one be tried after a pause; where all in hand have failed before, every other time a held one.
+
+        What is in hand may fail for reasons of its own, all of it, and then nothing there ever closes the breaker.
+        """
+        if not self.open or self._probe is not None:
+            return
+        self._left_to_held = not self._left_to_held and self._holding.holds_any
+        self._due()
+        if self._left_to_held:
+            self._after(min(self._pause, HELD))  # none of them may be due
+            self._holding.look()
 
     def _due(self) -> None:
         """Let the next message be tried; where none waits, the next look at the held ones may take up one."""
@@ -147,20 +173,23 @@ class Circuit:
         """
         if not self._may_probe:
             return False
-        places = [place for place, work in enumerate(ready) if not work.told] or range(len(ready))
+        fresh = [place for place, work in enumerate(ready) if not work.told]
+        if not fresh and self._left_to_held:
+            return False
+        places = fresh or range(len(ready))
         ready.rotate(-places[int(self._random.random() * len(places))])
         self._may_probe = self._looking = False
         self._probe = ready[0]
         return True
 
     def takes_letter(self) -> bool:
-        """Tell whether a held message may be taken up: one to try, where no other message waits."""
+        """Tell whether a held message may be taken up: one to try, where no other message waits, or where this try is left to it."""
         if not self.open:
             return True
-        if not self._may_probe or self._looking or self._consumer.in_hand:
+        if not self._may_probe or self._looking or (self._consumer.in_hand and not self._left_to_held):
             return False
         self._looking = True
-        self._clock.call_later(self._pause, self._due)  # it may not come: the store is what is away
+        self._after(self._pause)  # it may not come: the store is what is away
         return True
 
     def succeeded(self) -> None:
@@ -175,7 +204,7 @@ class Circuit:
     def released(self, work: Work) -> None:
         """Let the next one be tried at once after a message that has ended in another way: refused, repeated, expired."""
         if work is self._probe:
-            self._probe = None
+            self._probe, self._left_to_held = None, False
             self._due()
 
     def _fields(self) -> dict[str, object]:

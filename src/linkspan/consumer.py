@@ -90,7 +90,7 @@ class Consumer:
         self._relay = relay
         self._holding = holding
         self.retrying = Retrying(self, home, holding)
-        self.circuit = Circuit(breaker, self, home.runtime)
+        self.circuit = Circuit(breaker, self, holding, home.runtime)
         self.workers = Workers(self, self._begin)
         self._ready, self._idle = self.workers.ready, self.workers.idle
         assert home.store is not None  # noqa: S101 - a running service has one

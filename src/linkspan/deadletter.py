@@ -64,6 +64,7 @@ class Holding:
         self._clock = home.runtime.clock
         self._consumers: dict[str, Consumer] = {}
         self._keys: dict[tuple[str, str], HeldKey] = {}
+        self._again: dict[tuple[str, str], None] = {}  # keys to go on with at the next look: nothing else would call them up
         self._lanes: set[int] = set()
         self._timer: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,7 +142,7 @@ class Holding:
         """Look for due letters now instead of at the next tick."""
         if self._keys and not self._closed and self._timer is not None:
             self._timer.cancel()
-            self._spawn(self._look())
+            self._tick()
 
     def _place(self, topic: str) -> str:
         """Return a topic's name in the table: services that share a store hold their letters apart."""
@@ -172,18 +173,17 @@ class Holding:
             self._announcer.held(unit, letter, work.letter)
         if error is not None:
             unit.statements += attempted(letter, stack_of(error))
-        first = (consumer.topic, work.key) not in self._keys and state is LetterState.WAITING
+        first = (consumer.topic, work.key) not in self._keys
         key = self._keys.setdefault((consumer.topic, work.key), HeldKey(lane=letter.lane))
-        key.uncalled = key.uncalled or first
         key.version += 1
         key.pending += 1
         key.gap = min(key.gap or work.envelope.sequence, work.envelope.sequence) if work.gap else key.gap
         unit.tag = (consumer, work, state, error)
-        unit.settled = partial(self._held, key)
+        unit.settled = partial(self._held, key, first=first)
         self._home.runtime.reached("letter.hold.before")
         self._store.submit(unit)
 
-    def _held(self, key: HeldKey, unit: Unit) -> None:
+    def _held(self, key: HeldKey, unit: Unit, *, first: bool) -> None:
         consumer, work, state, error = unit.tag
         if unit.outcome is not Outcome.COMMITTED and work.letter is None:
             self._room.left(consumer.topic, work.key)
@@ -207,13 +207,11 @@ class Holding:
         self._home.runtime.reached("letter.hold.after")
         self._committed(unit)
         key.stuck = work.letter is not None
-        if key.uncalled:
-            key.uncalled, self._lookout.all = False, True  # only now: a look before the commit would not have found it
         if state is not LetterState.WAITING:
             fields = {"service": self._home.name, "topic": consumer.topic, "id": work.envelope.id, "type": work.envelope.type}
             _log.warning("A message is held.", extra={**fields, "state": state.value, "code": error.code.value if error else ""})
         consumer.retrying.held(work, state)
-        if work.letter is None and consumer.careful and not key.running:
+        if work.letter is None and (consumer.careful or (first and state is LetterState.WAITING)) and not key.running:
             self._spawn(self._advance(consumer.topic, work.key, key))
 
     # --- out ---
@@ -246,13 +244,15 @@ class Holding:
         self._committed(unit)
         key = self._keys.get((consumer.topic, work.key))
         if key is not None and unit.outcome is Outcome.FAILED:
-            key.stuck = self._lookout.all = True
+            key.stuck = True
+            self._again[consumer.topic, work.key] = None
         consumer.release(work)
 
     def _tick(self) -> None:
         if not self._keys:
             self._next_tick()
             return
+        self._timer = None  # until this look has ended
         self._spawn(self._look())
 
     def _next_tick(self) -> None:
@@ -263,10 +263,12 @@ class Holding:
         """Take up letters that are due or redriven, and free keys whose last letter another process discarded."""
         try:
             await self._room.look()
-            for topic, name in await self._lookout.discarded():
-                key = self._keys.get((topic, name))
+            self._again.update(dict.fromkeys(await self._lookout.discarded()))
+            for place in list(self._again)[:AT_ONCE]:
+                del self._again[place]
+                key = self._keys.get(place)
                 if key is not None and not key.running:
-                    self._spawn(self._advance(topic, name, key))
+                    self._spawn(self._advance(*place, key))
             if self._lookout.at_all():
                 began = self._clock.monotonic()
                 await self._look_at_all()
@@ -301,10 +303,12 @@ class Holding:
         for letter in heads:
             place = (letter.topic.removeprefix(self._place("")), letter.key)
             key = self._keys.get(place)
-            if key is not None and key.version == versions.get(place) and not key.advancing:
+            if key is None:
+                self._lookout.all = True
+            elif key.version == versions.get(place) and not key.advancing:
                 self._start(letter)
             else:
-                self._lookout.all = True
+                self._again[place] = None
         self._lookout.all = self._lookout.all or len(heads) == AT_ONCE
         self._wary = self._wary and len(heads) == AT_ONCE  # all that was being handled when the last process died has been seen
 
@@ -335,7 +339,7 @@ class Holding:
         if key.running or self._closed:
             return False
         if not consumer.circuit.takes_letter():
-            self._lookout.all = True  # one that waits for no time of its own is found by nothing else
+            self._again[topic, letter.key] = None
             return False
         key.running, key.stuck = True, False
         limits = consumer.limits(letter.type)
@@ -390,7 +394,7 @@ class Holding:
     def _noted(self, consumer: Consumer, letter: Letter, key: HeldKey, unit: Unit) -> None:
         self._home.runtime.reached("letter.count.after")
         if unit.outcome is not Outcome.COMMITTED:
-            self._lookout.all = True
+            self._again[letter.topic.removeprefix(self._place("")), letter.key] = None
             key.running = False
             self._turns.leave()
             self._redriver.end(letter.position, handled=False)
@@ -461,7 +465,7 @@ class Holding:
             try:
                 letter = await self._store.next_letter(self._place(topic), name)
             except Error:
-                self._lookout.all = True
+                self._again[topic, name] = None
                 return
             if letter is None:
                 if key.pending == 0 and key.version == version:

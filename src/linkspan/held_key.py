@@ -18,7 +18,6 @@ class HeldKey:
     `version` counts what happens to it and `runs` its letters' ends, so that a look at the table knows whether it is still true.
     `pending` letters are on their way into the table. While one is `running` no other is; one that failed leaves it `stuck` until due.
     `gap` is the lowest number known among its letters that one below it is missing for, 0 for none.
-    It is `uncalled` while its first letter, which waits for nothing that would call it up, is on its way into the table.
     Where a redrive of many set it going it is `paced`: its letters wait for their turn, and while they do it is `advancing`.
     """
 
@@ -27,7 +26,6 @@ class HeldKey:
     pending: int = 0
     running: bool = False
     stuck: bool = False
-    uncalled: bool = False
     gap: int = 0
     lane: int = 0
     paced: bool = False

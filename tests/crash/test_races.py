@@ -31,7 +31,7 @@ async def test_key_is_held_whose_letter_was_committed_during_a_look(tmp_path: Pa
 
     monkeypatch.setattr(SqliteStore, "held_keys", held_keys)
     monkeypatch.setattr(deadletter, "TICK", 0.0)
-    orders, ledger = Service("orders", owns=[OrderPlaced]), Service("ledger", migrations=[TABLE], limits=LIMITS)
+    orders, ledger = Service("orders", owns=[OrderPlaced]), Service("ledger", migrations=[TABLE], limits=LIMITS, breaker=None)
 
     @ledger.on(OrderPlaced)
     async def react(ctx: Context, event: OrderPlaced) -> None:

@@ -195,6 +195,23 @@ async def test_held_message_is_tried_where_no_other_waits(tmp_path: Path) -> Non
         assert await run.store.letters() == []
 
 
+async def test_held_message_is_tried_where_all_in_hand_fail_for_reasons_of_their_own(tmp_path: Path) -> None:
+    dependency = Dependency()
+    dependency.poison = {f"bad{number}" for number in range(12)} | {"held0"}
+    limits, breaker = Limits(inline=1, parked=(30.0, 30.0)), Breaker(failures=12, longest=5.0)
+    async with system(tmp_path, dependency.handle, limits=limits, mail={"breaker": breaker}) as run:
+        await publish(run, 1, "held")
+        await moved(run, 0.5)
+        assert await states(run) == [LetterState.PARKED, LetterState.WAITING]
+        await publish(run, 12, "bad")
+        await until(lambda: run.mail.circuit.open, "open")
+
+        dependency.poison.discard("held0")
+        await moved(run, 120.0, step=0.5)
+        assert not run.mail.circuit.open
+        assert run.mail.counts.handled == 2
+
+
 async def test_message_behind_a_held_one_does_not_wait_for_the_rare_look_when_the_breaker_refused_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
