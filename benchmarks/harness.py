@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import json
+import math
 import os
 import select
 import shutil
@@ -111,6 +112,20 @@ def median(values: Iterable[float]) -> float:
 def spread(values: Sequence[float]) -> float:
     """Give (max - min) / median: how far the rounds lie apart."""
     return (max(values) - min(values)) / median(values) if values else 0.0
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Give the bounds of the median with 95 % confidence, by the ranks of the values (the sign test: it knows no distribution).
+
+    Fewer than six values have no such bounds: the smallest and the largest stand for them.
+    """
+    ranked, count = sorted(values), len(values)
+    below, rank = 0.0, 0
+    while rank < count // 2 and below + math.comb(count, rank) / 2**count <= 0.025:
+        below += math.comb(count, rank) / 2**count
+        rank += 1
+    rank = max(rank, 1)
+    return ranked[rank - 1], ranked[count - rank]
 
 
 # --- bytes ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.harness import Sample, median, spread
+from benchmarks.harness import Sample, interval, median, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -89,6 +89,7 @@ def not_measured(goal: Goal, reason: str) -> Entry:
 def throughput(goal: Goal, ours: Sequence[Sample], peer: Sequence[Sample], *, limit: str = "", **detail: Any) -> Entry:
     """Compare operations per second, and CPU per operation pairwise where the bar lies inside the noise.
 
+    The noise is what the rounds leave unsaid of their median ratio (`interval`): more rounds make it smaller.
     `limit` names the one process that bounds the rate of a side: its CPU is then what decides. Without it all processes count.
     """
     entry = Entry(goal, median(s.rate for s in ours), median(s.rate for s in peer), detail=detail).judge()
@@ -97,11 +98,12 @@ def throughput(goal: Goal, ours: Sequence[Sample], peer: Sequence[Sample], *, li
     in_all = median(b.cpu_total / a.cpu_total for a, b in rounds)
     by_cpu = median(b.cpu[limit] / a.cpu[limit] for a, b in rounds) if limit else in_all
     entry.detail |= cpu_detail(ours, peer) | {"ratios": [_short(pair) for pair in pairs], "cpu_ratio": _short(in_all)}
-    if goal.target is not None and min(pairs) < goal.target < max(pairs):
+    low, high = interval(pairs)
+    if goal.target is not None and low < goal.target < high:
         entry.holds = meets(goal, by_cpu)
         whose = f"the {limit} process, which bounds the rate," if limit else "all processes"
         entry.detail["note"] = (
-            f"the bar of {goal.target:g} lies inside the noise (ratios of the rounds {min(pairs):.2f} to {max(pairs):.2f}), so CPU per "
+            f"the bar of {goal.target:g} lies inside the noise (median ratio of the rounds {low:.2f} to {high:.2f}), so CPU per "
             f"operation of {whose} decides, compared round by round: the peer needs {by_cpu:.2f} times ours"
         )
     return entry

@@ -349,17 +349,18 @@ def startup(bench: Bench) -> list[Entry]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A group of entries that are measured together, and how many seconds their rounds may take."""
+    """A group of entries that are measured together, how many seconds their rounds may take, and how many those are."""
 
     run: Callable[[Bench], list[Entry]]
     goals: tuple[Goal, ...]
     budget: float
+    rounds: int = 5
 
 
 ROWS = {
     "consumer": Row(consumer, (CONSUMER, CONSUMER_INBOX, CONSUMER_READS), 110),
     "publish": Row(publish, (PUBLISH,), 40),
-    "outbox": Row(outbox, (OUTBOX, OUTBOX_SYNC), 80),
+    "outbox": Row(outbox, (OUTBOX, OUTBOX_SYNC), 100, rounds=25),
     "batches": Row(batches, (BATCHES, BATCHES_SYNC, BYTES, BYTES_JSON), 100),
     "latency": Row(latency, (LATENCY_P50, LATENCY_P99), 45),
     "query": Row(query, (QUERY, QUERY_CPU), 45),

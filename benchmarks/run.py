@@ -19,7 +19,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=f"measure these rows only: {', '.join(ROWS)}")
-    parser.add_argument("--rounds", type=int, help="rounds of each side, interleaved (default 5, with --quick 3)")
+    parser.add_argument("--rounds", type=int, help="rounds of each side, interleaved (default 5 or what a row needs, with --quick 3)")
     parser.add_argument("--quick", action="store_true", help="two minutes instead of eight: fewer and shorter rounds")
     return parser.parse_args()
 
@@ -86,7 +86,7 @@ def main() -> int:
     measured = []
     for name in names:
         budget = ROWS[name].budget * (0.25 if options.quick else 1.0)
-        rounds = options.rounds or (3 if options.quick else 5)
+        rounds = options.rounds or (3 if options.quick else ROWS[name].rounds)
         measured += measure(name, Effort(rounds, budget, 0.35 if options.quick else 1.0))
     order = [goal.name for row in ROWS.values() for goal in row.goals]
     kept = report.QUICK if options.quick else report.LATEST
