@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from linkspan.brokers.kafka_settings import CLUSTER as KAFKA_CLUSTER, TOPIC as KAFKA_TOPIC
 from linkspan.brokers.nats_settings import CONSUMER, SERVER, STREAM
 from linkspan.stores.postgres_settings import SETTINGS as POSTGRESQL
 from linkspan.stores.sqlite_attest import SETTINGS as SQLITE
@@ -39,6 +40,8 @@ SECTIONS = (
     ("NATS: servers", SERVER),
     ("NATS: the stream of a topic", STREAM),
     ("NATS: the consumer of a group", CONSUMER),
+    ("Kafka: a topic", KAFKA_TOPIC),
+    ("Kafka: the cluster", KAFKA_CLUSTER),
     ("SQLite", SQLITE),
     ("PostgreSQL", POSTGRESQL),
 )

@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
-from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, AdminClient, NewTopic, ResourcePatternType, ResourceType
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from linkspan.brokers import broker_for
 from linkspan.brokers.kafka_features import features
+from linkspan.brokers.kafka_settings import TABLES
 from linkspan.errors import Code, Error, SetupError
 from linkspan.runtime import system
 from tests.kafka.servers import KafkaCluster, needs_kafka
@@ -77,6 +89,37 @@ async def test_tls_with_a_login(cluster: KafkaCluster) -> None:
     async for broker in opened(url):
         await broker.declare(["access.test.events"], [])
         assert (await broker.attest()).facts["elr"] == "on"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "name"),
+    [
+        ("unclean.leader.election.enable", "true", "kafka.unclean_election"),
+        ("cleanup.policy", "compact", "kafka.compacted"),
+        ("retention.bytes", "1000000", "kafka.retention_bytes"),
+        ("retention.ms", "3600000", "kafka.retention"),
+    ],
+)
+async def test_an_unsafe_setting_of_a_topic_is_named_though_it_was_changed_at_run_time(
+    cluster: KafkaCluster, setting: str, value: str, name: str
+) -> None:
+    topic = f"access.{name.partition('.')[2]}.events"
+    admin: Any = AdminClient({"bootstrap.servers": cluster.addresses, "log_level": 0})
+    async for broker in opened(cluster.url):
+        await broker.declare([topic], [])
+        assert name not in [each.name for each in (await broker.attest([topic])).findings]
+
+        entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+        await asyncio.wrap_future(admin.incremental_alter_configs([resource])[resource])
+        found = await broker.attest([topic])
+        async with asyncio.timeout(10):
+            while name not in [each.name for each in found.findings]:
+                await asyncio.sleep(0.05)  # until the broker hears of it from its controller
+                found = await broker.attest([topic])
+
+        row = next(each for each in TABLES if each.name == name)
+        assert found.level == row.level
 
 
 async def test_a_wrong_password_is_a_mistake_of_the_setup(cluster: KafkaCluster) -> None:

@@ -8,12 +8,13 @@ followed by the others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from linkspan.brokers.kafka_features import features
-from linkspan.errors import Code, Error, SetupError
-from linkspan.ports import Durability
+from linkspan.brokers.kafka_settings import CLUSTER, ELR, TOPIC
+from linkspan.errors import Code, Error
+from linkspan.ports import Durability, Finding, attested, judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,13 +22,7 @@ if TYPE_CHECKING:
     from linkspan.brokers.kafka_admin import Admin
     from linkspan.brokers.kafka_options import KafkaOptions
 
-__all__ = ["TopicFacts", "attest", "judge", "judge_topic"]
-
-COPIES, IN_SYNC, RACKS = 3, 2, 2
-LONGEST_REDRIVE = 30 * 24 * 3600
-"""Seconds that the inbox remembers; a topic or a group's place that is kept for less may be gone before it is read."""
-ELR = "eligible.leader.replicas.version"
-_DAY = 24 * 3600
+__all__ = ["TopicFacts", "attest", "judge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,33 +35,26 @@ class TopicFacts:
     racks: int
 
 
-@dataclass(slots=True)
-class _Verdict:
-    synced: bool = True
-    replicated: bool = True
-    reasons: list[str] = field(default_factory=list[str])
-
-
 async def attest(admin: Admin, topics: Iterable[str], options: KafkaOptions) -> Durability:
-    """Return the level; raise `SetupError` for settings that cannot keep any promise."""
+    """Ask the cluster for itself and its topics."""
     found: list[TopicFacts] = []
-    missing: list[str] = []
+    more: list[Finding] = []
     for topic in topics:
         try:
             found.append(await _facts(admin, topic))
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise
-            missing.append(f"topic '{topic}' does not exist yet")
+            more.append(Finding("kafka.no_topic", "power", f"topic '{topic}' does not exist yet", "start the app once"))
     broker = await admin.first_broker()
     cluster = await admin.settings("broker", str(broker.id))
     try:
         on = await features(broker.host, broker.port, options.tls())
     except (OSError, TimeoutError, ValueError) as error:
         on = None
-        missing.append(f"the cluster's features could not be read ({type(error).__name__})")
-    verdict = judge(found, cluster, on)
-    return Durability(verdict.engine, verdict.level, (*verdict.reasons, *missing), verdict.facts)
+        text = f"the cluster's features could not be read ({type(error).__name__})"
+        more.append(Finding("kafka.features_unknown", "power", text, f"let this program reach {broker.host}:{broker.port}"))
+    return judge(found, cluster, on, more)
 
 
 async def _facts(admin: Admin, topic: str) -> TopicFacts:
@@ -76,59 +64,22 @@ async def _facts(admin: Admin, topic: str) -> TopicFacts:
     return TopicFacts(topic, await admin.settings("topic", topic), replicas, racks)
 
 
-def judge(topics: Iterable[TopicFacts], cluster: Mapping[str, str], on: Mapping[str, int] | None) -> Durability:
+def judge(
+    topics: Iterable[TopicFacts], cluster: Mapping[str, str], on: Mapping[str, int] | None, more: Iterable[Finding] = ()
+) -> Durability:
     """Say what the facts amount to; `on` are the cluster's features, None where they are not known."""
-    verdict = _Verdict()
+    elr = "unknown" if on is None else "on" if on.get(ELR, 0) else "off"
+    findings = [*judged(CLUSTER, cluster, "The cluster"), *more]
     replicas: set[int] = set()
     for topic in topics:
+        facts = {**topic.settings, "replicas": topic.replicas, "racks": topic.racks, ELR: elr}
         replicas.add(topic.replicas)
-        judge_topic(topic, verdict)
-    if on is not None and on.get(ELR, 0) < 1 and max(replicas, default=1) > 1:
-        verdict.replicated = False
-        verdict.reasons.append(f"feature '{ELR}' is off: the last replica in sync may come back without what it acknowledged")
-    verdict.replicated = verdict.replicated and on is not None
-    kept = int(cluster.get("offsets.retention.minutes", "0")) * 60
-    if 0 < kept < LONGEST_REDRIVE:
-        text = (
-            f"offsets.retention.minutes keeps the place of a group that is away for {kept // _DAY} days: then it starts from the beginning"
-        )
-        verdict.reasons.append(text)
-    if cluster.get("auto.create.topics.enable") == "true":
-        verdict.reasons.append("auto.create.topics.enable is on: a topic that was deleted comes back with other settings")
-    power = bool(replicas) and (verdict.synced or verdict.replicated)
+        findings += judged(TOPIC, facts, f"Topic '{topic.name}'")
     if not replicas:
-        verdict.reasons.insert(0, "no topic was asked about: what it is worth depends on each one's settings, ask while the app runs")
-    elif not power:
-        verdict.reasons.insert(0, "an acknowledged message survives a killed broker, not a power cut")
-    facts = {
-        "replicas": ",".join(str(count) for count in sorted(replicas)) or "none",
-        "sync": "each message" if verdict.synced and replicas else "by the operating system",
-        "elr": "unknown" if on is None else "on" if on.get(ELR, 0) else "off",
-    }
-    return Durability("kafka", "power" if power else "process", tuple(verdict.reasons), facts)
-
-
-def judge_topic(topic: TopicFacts, verdict: _Verdict) -> None:
-    """Lower the verdict by one topic. Raises `SetupError` where it may lose what it acknowledged while everything runs."""
-    settings, name = topic.settings, topic.name
-    unclean = settings.get("unclean.leader.election.enable") == "true"
-    bounded = int(settings.get("retention.bytes", "-1")) > 0
-    for found, what in ((unclean, "unclean.leader.election.enable 'true'"), (bounded, "a limit 'retention.bytes'")):
-        if found:
-            raise SetupError(f"Topic '{name}' has {what} and may lose messages: change it, or make a new one.")
-    if "compact" in settings.get("cleanup.policy", ""):
-        raise SetupError(f"Topic '{name}' has cleanup.policy 'compact' and loses all but the last message of a key: change it to 'delete'.")
-    if settings.get("flush.messages") != "1":
-        verdict.synced = False
-    in_sync = int(settings.get("min.insync.replicas", "1"))
-    lacking = [
-        (topic.replicas < COPIES, f"topic '{name}' has {topic.replicas} replicas of {COPIES}"),
-        (in_sync < IN_SYNC, f"topic '{name}' has min.insync.replicas {in_sync} of {IN_SYNC}: one machine may be all that has a message"),
-        (topic.replicas >= COPIES and topic.racks < RACKS, f"topic '{name}' has its replicas in one rack, or broker.rack is not set"),
-    ]
-    for found, reason in lacking:
-        if found:
-            verdict.replicated = False
-            verdict.reasons.append(reason)
-    if 0 <= (kept := int(settings.get("retention.ms", "-1")) // 1000) < LONGEST_REDRIVE:
-        verdict.reasons.append(f"topic '{name}' keeps messages for {kept // _DAY} days: a group that is away longer never gets them")
+        text = "no topic was asked about: what it is worth depends on each one's settings"
+        findings.append(Finding("kafka.nothing_asked", "process", text, "ask while the app runs"))
+    synced = replicas and not any(each.name == "kafka.not_synced" for each in findings)
+    told = {"replicas": ",".join(str(count) for count in sorted(replicas)) or "none", "elr": elr}
+    return attested(
+        "kafka", findings, told | {"sync": "each message, or replicas that stand apart" if synced else "by the operating system"}
+    )
