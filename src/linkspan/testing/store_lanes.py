@@ -185,13 +185,21 @@ class SharedScenarios(StoreScenarios):
             expect(await done.submit(store, *units), kept, "5 is accepted behind 1")
 
     async def test_failed_unit_moves_no_mark(self, tmp_path: Path) -> None:
-        """A unit that fails, or whose inbox id is known, leaves the mark; its number can come again."""
+        """A unit that fails leaves the mark; its number can come again."""
         done = Settled()
         async with self.store(tmp_path) as store:
             broken = _marked(done, "x", 1)
             broken.statements.append((INSERT, ("x", 2)))
             expect(await done.submit(store, broken), [Outcome.FAILED], "it breaks a constraint")
             expect(await done.submit(store, _marked(done, "1", 1), _marked(done, "2", 2)), [Outcome.COMMITTED] * 2, "1 and 2 follow")
+
+    async def test_known_message_moves_the_mark(self, tmp_path: Path) -> None:
+        """A message that was handled is behind the mark under whatever number it comes: what follows it does not wait for it."""
+        done = Settled()
+        async with self.store(tmp_path) as store:
+            expect(await done.submit(store, _marked(done, "1", 1)), [Outcome.COMMITTED], "the first")
+            expect(await done.submit(store, _marked(done, "1", 2)), [Outcome.DUPLICATE], "it was handled")
+            expect(await done.submit(store, _marked(done, "3", 3)), [Outcome.COMMITTED], "nothing is missing before it")
 
     async def test_mark_of_a_session(self, tmp_path: Path) -> None:
         """An interactive transaction is held to the sequence as well, and moves the mark."""
