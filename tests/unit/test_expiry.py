@@ -12,6 +12,7 @@ from linkspan.ports import LetterState
 from linkspan.testing.clock import START
 from linkspan.when import SKEW
 from tests.unit.durable import Charge, Noted, Payments, Placed, System, note, system, until
+from tests.unit.test_retries import moved as step_by_step
 from tests.unit.test_scheduled import moved, within
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ async def test_a_parked_message_past_its_expiry_ends_audited_and_frees_its_key(t
         await within(run, lambda ctx: ctx.publish(Placed(order="a", number=2)))
         await moved(run, 29.0)
         waiting = [letter.state for letter in await run.store.letters()]
-        await moved(run, 5.0)
+        await step_by_step(run, 5.0, step=1.0)
+        await until(lambda: run.mail.counts.handled == 1, "the one behind it is handled")
 
         assert waiting == [LetterState.PARKED, LetterState.WAITING]
         assert (tried, run.mail.counts.expired, await run.effects()) == ([1, 2], 1, [("a", 2)])
