@@ -109,10 +109,11 @@ class Holding:
                 lane = 0 if consumer.lanes is None else consumer.lanes.lane_of(key)
                 self._keys.setdefault((consumer.topic, key), HeldKey(lane=lane))
         self._lanes.update(lanes or ())
+        self._lookout.all = True  # their last owner may have freed a key without calling up its next letter
 
     def beware(self) -> None:
         """Handle held messages as after a crash, until those that may have caused it have been seen."""
-        self._wary = True
+        self._wary = self._lookout.all = True
 
     def lose(self, lanes: Collection[int]) -> None:
         """Forget what is held of these lanes: it is another's."""
@@ -279,9 +280,13 @@ class Holding:
             _log.warning("Looking for due letters failed; will try again.", extra={"service": self._home.name, "code": error.code.value})
         self._next_tick()
 
+    def _looked_after(self) -> frozenset[int] | None:
+        """Return the lanes whose letters are ours, None for all."""
+        return frozenset(self._lanes) if self._store.shared else None
+
     async def _look_at_due(self) -> None:
         """Take up what is due or redriven: as much work as there is of that, however much is held."""
-        for place, position in await self._lookout.due(AT_ONCE):
+        for place, position in await self._lookout.due(AT_ONCE, self._looked_after()):
             key = self._keys.get(place)
             if key is None or key.running or key.advancing:
                 continue
@@ -293,7 +298,7 @@ class Holding:
         """Take up whatever may run, and set keys free that have no letters any more."""
         self._lookout.all = False
         versions = {place: key.version for place, key in self._keys.items()}
-        lanes = frozenset(self._lanes) if self._store.shared else None
+        lanes = self._looked_after()
         there = await self._store.held_keys(lanes)
         for (topic, name), version in versions.items():
             key = self._keys.get((topic, name))
@@ -304,7 +309,7 @@ class Holding:
             place = (letter.topic.removeprefix(self._place("")), letter.key)
             key = self._keys.get(place)
             if key is None:
-                self._lookout.all = True
+                self._lookout.all |= place[0] in self._consumers  # not where it is another service's, or nobody's any more
             elif key.version == versions.get(place) and not key.advancing:
                 self._start(letter)
             else:

@@ -275,27 +275,12 @@ class Desk:
         )
         return [FailedRound(*row) for row in await self._store.read(sql, (letter.topic, letter.source, letter.id))]
 
-    async def due(self, service: str, now: float, limit: int) -> list[tuple[str, str, int]]:
-        """Return `(topic, key, position)` of letters that may run: asked to be redriven, or parked and due, the first of their keys.
-
-        Costs as much as it finds, however many letters there are.
-        """
-        mine = Choice(service, ())
-        where, args = mine.where("l.")
-        sql = (
-            "select l.topic, l.key, l.position from ("
-            "select position from (select position from linkspan_letter where state = 'redrive' order by position limit ?) as asked "
-            "union all select position from "
-            "(select position from linkspan_letter where state = 'parked' and due <= ? order by due limit ?) as late"
-            f") as soon join linkspan_letter l on l.position = soon.position where {where} and not exists "
-            "(select 1 from linkspan_letter e where e.topic = l.topic and e.key = l.key and e.position < l.position)"
-        )
-        return [(topic, key, position) for topic, key, position in await self._store.read(sql, (limit, now, limit, *args))]
-
-    async def deeds(self, after: int, limit: int = 1000) -> list[tuple[int, str, str, str]]:
-        """Return `(position, action, topic, key)` of audit rows above a position, oldest first: what people did meanwhile."""
-        sql = "select position, action, topic, key from linkspan_audit where position > ? order by position limit ?"
-        return [(position, action, topic, key) for position, action, topic, key in await self._store.read(sql, (after, limit))]
+    async def discards(self, service: str, after: int, limit: int = 1000) -> list[tuple[int, str, str]]:
+        """Return `(position, topic, key)` of a service's letters that people ended, by audit rows above a position, oldest first."""
+        where, args = Choice(service, ()).where()
+        sql = f"select position, topic, key from linkspan_audit where position > ? and action = 'discard' and {where}"
+        sql += " order by position limit ?"
+        return [(position, topic, key) for position, topic, key in await self._store.read(sql, (after, *args, limit))]
 
     async def newest_deed(self) -> int:
         """Return the position of the newest audit row, 0 where there is none."""

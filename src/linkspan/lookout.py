@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from linkspan.desk import Desk
 from linkspan.ports import LetterState
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from linkspan.ports import Clock, Letter, Store
 
 __all__ = ["Lookout", "may_run"]
@@ -16,6 +19,8 @@ ALL = 60.0
 """Seconds between two looks at everything that is held, which costs the more the more that is."""
 RARELY = 50
 """A look at everything is followed by so many times its own duration without one, at least."""
+LATE = 10.0
+"""Seconds for which audit rows are read again where processes share a store: one that commits late stands below those seen before."""
 
 
 def may_run(letter: Letter, now: float) -> bool:
@@ -29,19 +34,21 @@ class Lookout:
     def __init__(self, name: str, store: Store, clock: Clock) -> None:
         self._name = name
         self._clock = clock
+        self._store = store
         self._desk = Desk(store)
-        self._shared = store.shared
-        self._deed = 0
+        self._late = LATE if store.shared else 0.0
+        self._known: deque[tuple[float, int]] = deque()
+        self._seen: set[int] = set()
         self._again = 0.0
         self.all = True
 
     async def start(self) -> None:
         """Begin with what is done from now on. Raises `Error`."""
-        self._deed = await self._desk.newest_deed()
+        self._known = deque([(self._clock.monotonic(), await self._desk.newest_deed())])
 
     def at_all(self) -> bool:
-        """Tell whether it is time to look at everything; where several instances share a store it always is."""
-        return self._shared or self.all or self._clock.monotonic() >= self._again
+        """Tell whether it is time to look at everything."""
+        return self.all or self._clock.monotonic() >= self._again
 
     def looked(self, began: float) -> None:
         """Note that everything has been looked at since a moment."""
@@ -50,15 +57,21 @@ class Lookout:
 
     async def discarded(self) -> list[tuple[str, str]]:
         """Return `(topic, key)` of letters that a person ended since the last time. Raises `Error`."""
+        now, newest = self._clock.monotonic(), await self._desk.newest_deed()
+        after = self._known[0][1]
         found: list[tuple[str, str]] = []
-        for position, action, place, key in await self._desk.deeds(self._deed):
-            self._deed = position
-            service, _, topic = place.partition(":")
-            if action == "discard" and service == self._name:
-                found.append((topic, key))
+        rows = await self._desk.discards(self._name, after) if newest > after else []
+        while rows:
+            found += [(place.partition(":")[2], key) for position, place, key in rows if position not in self._seen]
+            self._seen.update(position for position, _, _ in rows)
+            rows = await self._desk.discards(self._name, rows[-1][0])
+        self._known.append((now, newest))
+        while len(self._known) > 1 and self._known[1][0] <= now - self._late:
+            self._known.popleft()
+        self._seen = {position for position in self._seen if position > self._known[0][1]}
         return found
 
-    async def due(self, limit: int) -> list[tuple[tuple[str, str], int]]:
-        """Return `((topic, key), position)` of first letters that are due or redriven. Raises `Error`."""
-        rows = await self._desk.due(self._name, self._clock.now(), limit)
+    async def due(self, limit: int, lanes: Collection[int] | None) -> list[tuple[tuple[str, str], int]]:
+        """Return `((topic, key), position)` of first letters of these lanes (None: all) that are due or redriven. Raises `Error`."""
+        rows = await self._store.due_letters(self._name, self._clock.now(), limit, lanes)
         return [((place.partition(":")[2], key), position) for place, key, position in rows]

@@ -229,7 +229,7 @@ def test_db_commands_make_check_and_upgrade(postgres: PostgresRunner, schema: st
     assert "missing" in told("check", target, code=1)
     assert "create table linkspan_outbox" in told("init", target, "--sql")
     assert "missing" in told("check", target, code=1)
-    assert told("init", target) == "orders: 2 steps done\n"
+    assert told("init", target) == "orders: 3 steps done\n"
     assert told("init", target) == "orders: up to date already\n"
     assert "current" in told("check", target)
     (scripts / "002.sql").write_text("alter table purchase add column at timestamptz;")

@@ -297,6 +297,13 @@ class Store(Protocol):
         """
         ...
 
+    async def due_letters(self, service: str, now: float, limit: int, lanes: Collection[int] | None = None) -> list[tuple[str, str, int]]:
+        """Return `(topic, key, position)` of a service's letters that are REDRIVE, or PARKED and due at `now`, the first of their keys.
+
+        Of these lanes (None: all). Costs as much as it finds, however many letters there are.
+        """
+        ...
+
     async def next_letter(self, topic: str, key: str) -> Letter | None:
         """Return the first letter of a key."""
         ...

@@ -360,6 +360,11 @@ class PostgresStore:
         """Return the first letters that may run."""
         return await self._letters(*postgres_letters.heads(now, limit, lanes))
 
+    async def due_letters(self, service: str, now: float, limit: int, lanes: Collection[int] | None = None) -> list[tuple[str, str, int]]:
+        """Return the first letters that are due or redriven."""
+        wanted = _EVERY_LANE if lanes is None else lanes
+        return [(row[0], row[1], row[2]) for row in await self._read(*postgres_letters.due(service, now, limit, wanted))]
+
     async def next_letter(self, topic: str, key: str) -> Letter | None:
         """Return a key's first letter."""
         return next(iter(await self._letters(*postgres_letters.first_of(topic, key))), None)

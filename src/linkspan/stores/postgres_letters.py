@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Statement = tuple[str, Sequence[Value]]
     Query = tuple[str, Sequence[object]]
 
-__all__ = ["added", "changed", "expired", "first_of", "heads", "keys", "letters", "one", "removed"]
+__all__ = ["added", "changed", "due", "expired", "first_of", "heads", "keys", "letters", "one", "removed"]
 
 _COLUMNS = QUERIES["letter_columns"]
 
@@ -81,6 +81,11 @@ def keys(lanes: Collection[int] | None) -> Query:
 def heads(now: float, limit: int, lanes: Collection[int] | None) -> Query:
     """Return the query for the first letters that may run."""
     return f"{_COLUMNS} where {QUERIES['letter_is_head']}", (now, limit, None if lanes is None else list(lanes))
+
+
+def due(service: str, now: float, limit: int, lanes: Collection[int]) -> Query:
+    """Return the query for a service's letters that are due or redriven, lane by lane."""
+    return QUERIES["letter_due"], (now, limit, list(lanes), f"{service}:")
 
 
 def letters(states: Sequence[LetterState], after: int, limit: int) -> Query:

@@ -345,6 +345,11 @@ class SqliteStore:
         del lanes  # one process has them all
         return await self._letters(*sqlite_letters.heads(now, limit))
 
+    async def due_letters(self, service: str, now: float, limit: int, lanes: Collection[int] | None = None) -> list[tuple[str, str, int]]:
+        """Return the first letters that are due or redriven."""
+        del lanes  # one process has them all
+        return [(topic, key, position) for topic, key, position in await self.read(*sqlite_letters.due(service, now, limit))]
+
     async def next_letter(self, topic: str, key: str) -> Letter | None:
         """Return a key's first letter."""
         return next(iter(await self._letters(*sqlite_letters.first_of(topic, key))), None)

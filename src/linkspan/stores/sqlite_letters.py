@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Statement = tuple[str, Sequence[Value]]
 
-__all__ = ["added", "changed", "discarding", "expired", "first_of", "heads", "letters", "one", "redriving", "removed"]
+__all__ = ["added", "changed", "discarding", "due", "expired", "first_of", "heads", "letters", "one", "redriving", "removed"]
 
 _COLUMNS = QUERIES["letter_columns"]
 
@@ -78,6 +78,11 @@ def expired(position: int, who: str, at: float) -> list[Statement]:
 def heads(now: float, limit: int) -> Statement:
     """Return the query for the first letters that may run."""
     return f"{_COLUMNS} where {QUERIES['letter_is_head']} order by position limit ?", (now, limit)
+
+
+def due(service: str, now: float, limit: int) -> Statement:
+    """Return the query for a service's letters that are due or redriven."""
+    return QUERIES["letter_due"], (limit, now, f"{service}:")
 
 
 def letters(states: Sequence[LetterState], after: int, limit: int) -> Statement:

@@ -235,6 +235,24 @@ class SharedScenarios(StoreScenarios):
             expect([(each.id, each.lane) for each in found], [("l1", 1), ("l2", 2), ("l4", 1), ("l5", 2)], "letters of lanes 1 and 2")
             expect((len(await store.held_keys(())), len(await store.heads(0.0, 10, ()))), (0, 0), "no lanes, nothing")
 
+    async def test_due_letters_are_found_by_lane(self, tmp_path: Path) -> None:
+        """Who asks for some lanes gets what is due or redriven in these, the first of its key, and nothing of other services."""
+        done = Settled()
+        async with self.store(tmp_path) as store:
+            unit = done.unit()
+            for number in range(6):
+                state = LetterState.REDRIVE if number % 2 else LetterState.PARKED
+                held = replace(letter(f"l{number}", f"k{number}", state, 5.0), topic="shop:shop.events", lane=number % 3)
+                store.add_letter(unit, held)
+                store.add_letter(unit, replace(held, id=f"behind {number}"))
+                store.add_letter(unit, replace(held, id=f"mail {number}", topic="mail:shop.events"))
+            expect(await done.submit(store, unit), [Outcome.COMMITTED], "all are written")
+            expect([key for _, key, _ in await store.due_letters("shop", 9.0, 10)], [f"k{number}" for number in range(6)], "all lanes")
+            expect([key for _, key, _ in await store.due_letters("shop", 9.0, 10, {0, 2})], ["k0", "k2", "k3", "k5"], "lanes 0 and 2")
+            expect([key for _, key, _ in await store.due_letters("shop", 1.0, 10, {0, 2})], ["k3", "k5"], "the redriven ones of these")
+            expect([key for _, key, _ in await store.due_letters("shop", 9.0, 3, {0, 2})], ["k0", "k2", "k3"], "bounded")
+            expect(await store.due_letters("shop", 9.0, 10, ()), [], "no lanes, nothing")
+
     async def test_rows_of_anothers_lanes_wake_it(self, tmp_path: Path) -> None:
         """A commit of rows that another process relays wakes that process."""
         done, woken = Settled(), asyncio.Event()

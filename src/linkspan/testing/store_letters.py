@@ -192,13 +192,15 @@ class LetterScenarios(StoreScenarios):
             mine += [letter("dead", "c", dead), letter("redrive", "d", redrive), letter("not first", "c", parked, 1.0)]
             found = await hold(store, *(replace(each, topic="shop:shop.events") for each in mine))
             desk, names = Desk(store), {each.position: each.id for each in found}
-            expect({names[position] for _, _, position in await desk.due("shop", 10.0, 10)}, {"due", "redrive"}, "what is due")
-            expect(await desk.due("mail", 10.0, 10), [], "another service has nothing")
+            expect({names[position] for _, _, position in await store.due_letters("shop", 10.0, 10)}, {"due", "redrive"}, "what is due")
+            expect([place[:2] for place in await store.due_letters("shop", 10.0, 1)], [("shop:shop.events", "b")], "bounded, oldest first")
+            expect(await store.due_letters("mail", 10.0, 10), [], "another service has nothing")
             before = await desk.newest_deed()
             await desk.discard([each for each in found if each.id == "dead"], who="ada", why="test", at=9.0)
-            deeds = await desk.deeds(before)
-            expect([each[1:] for each in deeds], [("discard", "shop:shop.events", "c")], "what was done")
-            expect(await desk.deeds(deeds[-1][0]), [], "once")
+            deeds = await desk.discards("shop", before)
+            expect([each[1:] for each in deeds], [("shop:shop.events", "c")], "what was ended")
+            expect(await desk.discards("mail", before), [], "no other service's")
+            expect(await desk.discards("shop", deeds[-1][0]), [], "once")
 
     async def test_redrive_of_many_is_kept_and_counted(self, tmp_path: Path) -> None:
         """A redrive is asked for beside the service, once at a time, and its counts follow from what became of its letters."""

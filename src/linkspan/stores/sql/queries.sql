@@ -61,6 +61,23 @@ select topic, key, source, id, type, headers, data, state, attempts, due, code, 
   where earlier.topic = letter.topic and earlier.key = letter.key and earlier.position < letter.position
 )
 
+-- name: letter_due
+select topic, key, position from (
+  select * from (
+    select topic, key, position from linkspan_letter as letter
+    where state = 'redrive' and substr(topic, 1, length(?3)) = ?3 and position = (
+      select min(position) from linkspan_letter as first where first.topic = letter.topic and first.key = letter.key
+    )
+    order by position limit ?1
+  ) union all select * from (
+    select topic, key, position from linkspan_letter as letter
+    where state = 'parked' and due <= ?2 and substr(topic, 1, length(?3)) = ?3 and position = (
+      select min(position) from linkspan_letter as first where first.topic = letter.topic and first.key = letter.key
+    )
+    order by due limit ?1
+  )
+) order by position limit ?1
+
 -- name: letter_redrive
 update linkspan_letter set state = 'redrive' where position = ? and state = 'dead'
 

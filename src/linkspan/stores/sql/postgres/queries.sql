@@ -96,6 +96,23 @@ and not exists (
   where earlier.topic = letter.topic and earlier.key = letter.key and earlier.position < letter.position
 ) order by position limit $2::int
 
+-- name: letter_due
+select topic, key, position from unnest($3::smallint[]) as wanted (lane) cross join lateral (
+  (
+    select topic, key, position from linkspan_letter as letter
+    where state = 'redrive' and letter.lane = wanted.lane and starts_with(topic, $4::text) and position = (
+      select min(position) from linkspan_letter as first where first.topic = letter.topic and first.key = letter.key
+    )
+    order by position limit $2::int
+  ) union all (
+    select topic, key, position from linkspan_letter as letter
+    where state = 'parked' and letter.lane = wanted.lane and due <= $1::float8 and starts_with(topic, $4::text) and position = (
+      select min(position) from linkspan_letter as first where first.topic = letter.topic and first.key = letter.key
+    )
+    order by due limit $2::int
+  )
+) as soon order by position limit $2::int
+
 -- name: redrive
 with changed as (
   update linkspan_letter set state = 'redrive' where position = any ($1::bigint[]) and state = 'dead'
