@@ -30,6 +30,8 @@ from proof.rows import ROWS, Row
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 STATE = ROOT / ".linkspan-proof"
+GRACE = 600.0
+"""Seconds that a row that ends by itself may take for what it has begun."""
 
 
 def commit() -> str:
@@ -55,15 +57,18 @@ def attempt(folder: Path, row: Row, form: str, minutes: float) -> dict[str, Any]
     """Run a row's command; it writes its own summary. One that is cut short is no row yet."""
     out = folder / f"{row.key}.{form}.json"
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    command = [*row.command(form, folder / f"{row.key}.{form}.jsonl", out)]
+    command = row.command(form, folder / f"{row.key}.{form}.jsonl", out, minutes)
     print(f"\n=== {row.key} ({form}): {' '.join(command)}", flush=True)
     try:
-        code = subprocess.run(command, cwd=ROOT, check=False, timeout=minutes * 60).returncode
+        code = subprocess.run(command, cwd=ROOT, check=False, timeout=minutes * 60 + (GRACE if row.sharded else 0)).returncode
     except subprocess.TimeoutExpired:
         return {"name": row.promise, "not_run": f"it was stopped after {minutes:.0f} minutes: run again, it goes on"}
     if not out.exists():
         return {"name": row.promise, "not_run": f"it ended with {code} and without a result"}
     found: dict[str, Any] = json.loads(out.read_text("utf-8"))
+    if "unfinished" in found:
+        out.unlink()
+        return {"key": row.key, "name": row.promise, "not_run": found["unfinished"]}
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
     found = {"key": row.key, "form": form, **found, "name": row.promise, "machine": machine, "when": began}
     out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

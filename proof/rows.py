@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS", "Row"]
 
+RESERVE = 8.0
+"""Minutes before the end of its shard from which on a program begins nothing new."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -23,10 +26,14 @@ class Row:
     program: str
     short: Sequence[str] = ()
     long: Sequence[str] = ()
+    sharded: bool = False
+    """Whether the program takes `--minutes`, ends by itself before they are over, and goes on when it is run again."""
 
-    def command(self, form: str, resume: Path, out: Path) -> list[str]:
+    def command(self, form: str, resume: Path, out: Path, minutes: float) -> list[str]:
         """Return what to run."""
-        arguments = self.short if form == "short" else self.long
+        arguments = [*(self.short if form == "short" else self.long)]
+        if self.sharded:
+            arguments += ["--minutes", f"{max(minutes - RESERVE, minutes / 2):.1f}"]
         return [sys.executable, "-m", self.program, *arguments, "--resume", str(resume), "--out", str(out)]
 
 
@@ -34,11 +41,28 @@ _ORDERS = os.environ.get("LINKSPAN_ORDERS_CSV", "")
 
 ROWS: tuple[Row, ...] = (
     Row(
+        "kills",
+        "acknowledged events survive kills of services, relays and brokers: SQLite + NATS, PostgreSQL + 3 NATS, PostgreSQL + 3 Kafka",
+        "proof.kills",
+        ("--kills", "50"),
+        ("--kills", "1000"),
+        sharded=True,
+    ),
+    Row(
         "crash",
         "state and event are one: nothing lost, nothing twice, order per key, a crash at every commit, publish and ack",
         "tests.crash.proof",
         ("--seeds", "0"),
         ("--seeds", "20", "--pairs", "20"),
+        sharded=True,
+    ),
+    Row(
+        "crash-postgres",
+        "the same on PostgreSQL, with NATS and with Kafka",
+        "tests.crash.proof",
+        ("--seeds", "0", "--topology", "postgres-nats", "postgres-kafka", "--every", "12"),
+        ("--seeds", "1", "--topology", "postgres-nats", "postgres-kafka"),
+        sharded=True,
     ),
     Row(
         "power",

@@ -11,6 +11,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -51,6 +52,8 @@ class Settings:
 
     folder: Path
     broker: str
+    store: str
+    """The URL of a service's store; `{service}` stands for its name."""
     port: int
     lanes: tuple[Lane, ...]
     pages: int = 0
@@ -58,10 +61,12 @@ class Settings:
     mutant: str = ""
     lossy: float = 0.0
     """The share of a service's first publishes whose answer is lost, half of them with the message."""
+    endless: bool = False
+    """Whether lanes go on beyond their counts, until there is a file `enough`."""
 
 
 def serve(settings: Settings, name: str, crash: str) -> None:
-    """Run one service until SIGTERM, or until its crash point."""
+    """Run an instance of a service until SIGTERM, or until its crash point: `ledger`, or `ledger.2` for the second one."""
     first = not (settings.folder / f"{name}.log").exists()
     reached = _child(settings, name, crash)
     if first and settings.pages and name == "ledger":
@@ -71,8 +76,9 @@ def serve(settings: Settings, name: str, crash: str) -> None:
     if settings.lossy and first:
         make_lossy(settings.lossy)
     deadletter.TICK = 0.1  # the looks of a second would make up most of a run
-    app = make_app(settings.folder, settings.broker, f"127.0.0.1:{settings.port if name == 'orders' else 0}", runtime=system(reached))
-    _run(app.run([name]), settings, name, reached)
+    http = f"127.0.0.1:{settings.port if name == 'orders' else 0}"
+    app = make_app(settings.folder, settings.broker, http, runtime=system(reached), store=settings.store)
+    _run(app.run([name.partition(".")[0]]), settings, name, reached)
 
 
 def drive(settings: Settings, name: str, crash: str) -> None:
@@ -113,7 +119,9 @@ async def _drive(settings: Settings, reached: Callable[[str], None]) -> None:
 
 
 async def _drive_lane(settings: Settings, lane: Lane, client: Client, history: History, asked: set[str], answered: set[str]) -> None:
-    for number in range(1, lane.count + 1):
+    for number in count(1) if settings.endless else range(1, lane.count + 1):
+        if settings.endless and (settings.folder / "enough").exists():
+            return
         request = Place(key=lane.key, id=f"{lane.key}-{number}", number=number, plan=lane.plan, fan=lane.fan, burst=lane.burst)
         first = parts(request)[0][0]
         if first in answered or (first in asked and lane.path != "send"):

@@ -75,6 +75,7 @@ def parts(request: Place) -> list[tuple[str, str, int]]:
 
 
 TABLE = "create table effect (position integer primary key, what text, id text, key text, number integer)"
+POSTGRES_TABLE = TABLE.replace("integer primary key", "bigserial primary key")
 EFFECT = "insert into effect (what, id, key, number) values (?, ?, ?, ?)"
 LAST = "select max(number) from effect where what = ? and key = ?"
 
@@ -115,7 +116,7 @@ def wait(plan: str) -> float | None:
     return LATER if plan == "later" else None
 
 
-def services(repaired: Path) -> tuple[Service, Service]:
+def services(repaired: Path, table: str = TABLE) -> tuple[Service, Service]:
     """Declare both services; each run of a test has its own."""
     from contextlib import asynccontextmanager
 
@@ -123,9 +124,9 @@ def services(repaired: Path) -> tuple[Service, Service]:
     async def lifespan():  # type: ignore[no-untyped-def] # noqa: ANN202 - an async context manager of one resource
         yield Repaired(repaired)
 
-    orders = Service("orders", Orders, migrations=[TABLE], limits=LIMITS, lifespan=lifespan)
+    orders = Service("orders", Orders, migrations=[table], limits=LIMITS, lifespan=lifespan)
     batches = Batches([f"{contract.package}.commands"])  # events go singly, or in atomic batches
-    ledger = Service("ledger", migrations=[TABLE], limits=LIMITS, lifespan=lifespan, owns=[Noted], batches=batches)
+    ledger = Service("ledger", migrations=[table], limits=LIMITS, lifespan=lifespan, owns=[Noted], batches=batches)
 
     @orders.handles(Orders.place)
     async def place(ctx: Context, request: Place) -> Placed:
@@ -174,8 +175,8 @@ HOPS = (("place", "orders", ""), ("react", "ledger", "place"), ("close", "orders
 GROUPS = (("crash.orders.v1.commands", "orders"), ("crash.orders.v1.events", "orders"), ("crash.orders.v1.events", "ledger"))
 
 
-def make_app(folder: Path, broker: str, http: str, *, runtime: object) -> App:
+def make_app(folder: Path, broker: str, http: str, *, runtime: object, store: str = "") -> App:
     """Put the app together; a process starts one of its services, or both."""
-    orders, ledger = services(folder / "repaired")
+    orders, ledger = services(folder / "repaired", POSTGRES_TABLE if store.startswith("postgres") else TABLE)
     blobs = Blobs(f"file:{folder / 'blobs'}", above=1_024)
-    return App(orders, ledger, broker=broker or None, http=http, data=folder, blobs=blobs, runtime=runtime)  # type: ignore[arg-type]
+    return App(orders, ledger, broker=broker or None, http=http, store=store or None, data=folder, blobs=blobs, runtime=runtime)  # type: ignore[arg-type]

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import shutil
+import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from linkspan.testing.crash import points
 from tests.crash.running import SERVICES, Run
+from tests.crash.topology import sqlite_nats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+
+    from tests.crash.topology import Topology
+
+    Place = Callable[[Path], AbstractAsyncContextManager[Topology]]
 
 EXCUSED = {
     "broker.nack": "the core gives nothing back to the broker: it retries, then holds the message in the store",
@@ -29,6 +37,9 @@ SECOND_LIFE = ("store.commit.before:1", "store.commit.after:2", "relay.publish.a
 AT_ONCE = 3
 """Systems side by side: each waits for the disk and for due times most of the time."""
 
+LIMIT = 90.0
+"""Seconds until a run has to be quiet after its crash; leases, elections and a loaded machine included."""
+
 
 @dataclass(slots=True)
 class Result:
@@ -39,6 +50,7 @@ class Result:
     violations: list[str] = field(default_factory=list["str"])
     sums: dict[str, int] = field(default_factory=dict["str", "int"])
     seconds: float = 0.0
+    topology: str = "sqlite-nats"
 
 
 def names_in_source() -> set[str]:
@@ -51,9 +63,9 @@ def parse(spec: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in spec.split("+") if part)
 
 
-async def record(folder: Path) -> dict[str, dict[str, int]]:
+async def record(folder: Path, on: Place = sqlite_nats) -> dict[str, dict[str, int]]:
     """Run the workload without a crash and count the points that each process passes."""
-    run = Run(folder)
+    run = Run(folder, on=on, limit=LIMIT)
     async with run.started():
         outcome = await run.finish()
         assert not outcome.violations, outcome.violations
@@ -88,9 +100,9 @@ def _random_point(counts: Mapping[str, int], source: random.Random) -> str:
     return f"{name}:{source.randint(1, max(1, counts[name] * 4 // 5))}:{source.choice(('exit', 'kill'))}"
 
 
-async def run_one(spec: str, folder: Path) -> Result:
+async def run_one(spec: str, folder: Path, on: Place = sqlite_nats) -> Result:
     """Run the workload with one crash plan; the folder is kept when something is wrong."""
-    run = Run(folder, crash=parse(spec))
+    run = Run(folder, crash=parse(spec), on=on, limit=LIMIT)
     try:
         async with run.started():
             outcome = await run.finish()
@@ -103,18 +115,31 @@ async def run_one(spec: str, folder: Path) -> Result:
 
 
 async def run_all(
-    specs: Sequence[str], folder: Path, *, resume: Path | None = None, report: Callable[[Result], None] | None = None
+    specs: Sequence[str],
+    folder: Path,
+    *,
+    resume: Path | None = None,
+    report: Callable[[Result], None] | None = None,
+    on: Place = sqlite_nats,
+    topology: str = "sqlite-nats",
+    until: float = math.inf,
 ) -> list[Result]:
-    """Run each plan, a few at once. With `resume`, results are appended to that file and those in it are not tried again."""
-    results = {result.spec: result for result in (load(resume) if resume is not None else ())}
+    """Run each plan, a few at once, none after `until` (monotonic).
+
+    With `resume`, results are appended to that file and those in it are not tried again.
+    """
+    results = {result.spec: result for result in (load(resume) if resume is not None else ()) if result.topology == topology}
     limit = asyncio.Semaphore(AT_ONCE)
 
     async def one(number: int, spec: str) -> None:
         async with limit:
-            result = await run_one(spec, folder / f"run{number}")
+            if time.monotonic() > until:
+                return
+            result = await run_one(spec, folder / f"run{number}", on)
             if not result.died and (lower := _earlier(spec)) != spec:  # how many there are varies with the groups that form
-                result = await run_one(lower, folder / f"run{number}-again")
+                result = await run_one(lower, folder / f"run{number}-again", on)
                 result.spec = spec
+        result.topology = topology
         results[spec] = result
         if resume is not None:
             with resume.open("a", encoding="utf-8") as file:
@@ -123,7 +148,7 @@ async def run_all(
             report(result)
 
     await asyncio.gather(*(one(number, spec) for number, spec in enumerate(specs) if spec not in results))
-    return [results[spec] for spec in specs]
+    return [results[spec] for spec in specs if spec in results]
 
 
 def _earlier(spec: str) -> str:

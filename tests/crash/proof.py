@@ -1,7 +1,8 @@
 """The long form of the crash matrix: `python -m tests.crash.proof --points all --seeds 20 --resume FILE --out SUMMARY.json`.
 
 Each point is tried at its first and a later passing in each process, then per seed as many pairs of crashes as there are
-points, at random passings. Interrupted, it goes on where it stopped when it is given the same `--resume` file.
+points, at random passings. Interrupted, or over its `--minutes`, it goes on where it stopped when it is given the same `--resume` file.
+`--topology` chooses store and broker: SQLite or PostgreSQL, NATS or Kafka, the brokers with one server each.
 """
 
 from __future__ import annotations
@@ -11,73 +12,102 @@ import asyncio
 import json
 import sys
 import tempfile
+import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from tests.crash.matrix import combined, each_point, names_in_source, record, run_all
+from tests.crash.topology import TOPOLOGIES, engines, postgres_kafka, postgres_nats, sqlite_nats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tests.crash.matrix import Result
+    from tests.crash.matrix import Place, Result
+
+    Counts = Mapping[str, Mapping[str, int]]
 
 
-def summary(results: Sequence[Result], counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+BROKERS = {"postgres-nats": postgres_nats, "postgres-kafka": postgres_kafka}
+
+
+def summary(results: Sequence[Result], counts: Mapping[str, Counts], missing: Mapping[str, str]) -> dict[str, Any]:
     """Return what was tried and what was found, for a report."""
-    passed = {name for each in counts.values() for name in each}
-    deaths = sum(result.died for result in results)
+    passed = {topology: names_in_source() & {name for each in found.values() for name in each} for topology, found in counts.items()}
+    deaths = {topology: sum(result.died for result in results if result.topology == topology) for topology in counts}
     acknowledged = sum(result.sums.get("acknowledged", 0) for result in results)
+    tried = ", ".join(f"{deaths[topology]} deaths at {len(passed[topology])} points on {topology}" for topology in counts)
     return {
         "name": "crash matrix",
-        "points": sorted(names_in_source() & passed),
-        "not_passed": sorted(names_in_source() - passed),
-        "tried": f"{deaths} deaths at {len(names_in_source() & passed)} points, {acknowledged} acknowledged requests",
+        "points": {topology: sorted(names) for topology, names in passed.items()},
+        "not_passed": {topology: sorted(names_in_source() - names) for topology, names in passed.items()},
+        "tried": f"{tried}, {acknowledged} acknowledged requests" + "".join(f"; {name} not run: {why}" for name, why in missing.items()),
         "runs": len(results),
-        "deaths": deaths,
-        "not_reached": [result.spec for result in results if not result.died],
+        "deaths": sum(deaths.values()),
+        "not_reached": [f"{result.topology} {result.spec}" for result in results if not result.died],
         "requests": sum(result.sums.get("invoked", 0) for result in results),
         "acknowledged": acknowledged,
         "effects": sum(result.sums.get(what, 0) for result in results for what in ("place", "react", "close", "note")),
         "violations": sum(len(result.violations) for result in results),
-        "found": [{"spec": result.spec, "found": result.violations} for result in results if result.violations],
-        "holds": deaths > 0 and not any(result.violations for result in results),
+        "found": [f"{result.topology} {result.spec}: {result.violations}" for result in results if result.violations],
+        "holds": all(deaths.values()) and not any(result.violations for result in results),
     }
 
 
-async def recorded(resume: Path | None, folder: Path) -> Mapping[str, Mapping[str, int]]:
+async def recorded(resume: Path | None, folder: Path, topology: str, on: Place) -> Counts:
     """Count the points, or take the counts that an interrupted proof began with, so that its plan is the same again."""
-    kept = None if resume is None else resume.with_name(f"{resume.name}.plan")
+    kept = None if resume is None else resume.with_name(f"{resume.name}.{topology}.plan")
     if kept is not None and kept.exists():
-        counts: Mapping[str, Mapping[str, int]] = json.loads(kept.read_text(encoding="utf-8"))
+        counts: Counts = json.loads(kept.read_text(encoding="utf-8"))
         return counts
-    print(f"Recording the points that the workload passes; failing runs stay in {folder}.")
-    counts = await record(folder / "record")
+    print(f"Recording the points that the workload passes on {topology}; failing runs stay in {folder}.")
+    counts = await record(folder / "record", on)
     if kept is not None:
         kept.write_text(json.dumps(counts), encoding="utf-8")
     return counts
 
 
-async def prove(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Record, plan, run, and sum up."""
-    counts = await recorded(options.resume, folder)
+def plan(options: argparse.Namespace, counts: Counts) -> list[str]:
+    """Return the runs of one topology."""
     specs = each_point(counts) if options.points == "all" else []
     if options.points not in {"all", "none"}:
         specs = [spec for spec in each_point(counts) if f"={options.points}" in spec]
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         specs += [spec for spec in combined(counts, seed, options.pairs) if spec not in specs]
-    done = 0
+    return specs[:: options.every]
 
-    def report(result: Result) -> None:
-        nonlocal done
-        done += 1
+
+async def prove(options: argparse.Namespace, folder: Path, places: Mapping[str, Place], missing: Mapping[str, str]) -> dict[str, Any]:
+    """Record, plan, run, and sum up."""
+    until = time.monotonic() + options.minutes * 60
+    results: list[Result] = []
+    counts: dict[str, Counts] = {}
+    for topology, on in places.items():
+        counts[topology] = await recorded(options.resume, folder / topology, topology, on)
+        specs = plan(options, counts[topology])
+        report = Report(topology, len(specs))
+        found = await run_all(specs, folder / topology, resume=options.resume, report=report, on=on, topology=topology, until=until)
+        results += found
+        if len(found) < len(specs):
+            return {"unfinished": f"{len(found)} of {len(specs)} runs on {topology} are done: run again, it goes on"}
+    return summary(results, counts, missing)
+
+
+class Report:
+    """Prints each run as it ends."""
+
+    def __init__(self, topology: str, runs: int) -> None:
+        self._topology, self._runs, self._done = topology, runs, 0
+
+    def __call__(self, result: Result) -> None:
+        """Print one."""
+        self._done += 1
         ended = "VIOLATED" if result.violations else "holds" if result.died else "not reached"
-        print(f"[{done}/{len(specs)}] {ended:11} {result.seconds:5.1f} s  {result.spec}", flush=True)
+        print(f"[{self._done}/{self._runs}] {ended:11} {result.seconds:5.1f} s  {self._topology} {result.spec}", flush=True)
         for sentence in result.violations:
             print(f"    {sentence}")
-
-    return summary(await run_all(specs, folder, resume=options.resume, report=report), counts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,15 +119,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=20, help="combined crashes per seed (default: 20)")
     parser.add_argument("--resume", type=Path, help="a file of results, read and appended to")
     parser.add_argument("--out", type=Path, help="where the JSON summary goes")
+    parser.add_argument(
+        "--topology", nargs="+", choices=TOPOLOGIES, default=["sqlite-nats"], help="store and broker (default: sqlite-nats)"
+    )
+    parser.add_argument("--every", type=int, default=1, help="only each n-th run (default: 1)")
+    parser.add_argument("--minutes", type=float, default=90.0, help="begin no run after so many minutes (default: 90)")
     options = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="linkspan-crash-"))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        found = runner.run(prove(options, folder))
+    with engines(options.topology) as (there, missing, server), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        places: dict[str, Place] = {
+            name: partial(BROKERS[name], nodes=1, server=server) if name in BROKERS else sqlite_nats for name in there
+        }
+        found = runner.run(prove(options, folder, places, missing))
     text = json.dumps(found, indent=2)
     if options.out is not None:
         options.out.write_text(text + "\n", encoding="utf-8")
     print(text)
-    return 0 if found["holds"] else 1
+    return 0 if found.get("holds", True) else 1
 
 
 if __name__ == "__main__":

@@ -5,20 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
-import os
-import signal
 import socket
-import sqlite3
 import time
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-import nats
-
-from linkspan.brokers.embedded import embedded_nats
-from linkspan.brokers.watchdog import State
 from linkspan.ports import LetterState
 from linkspan.runtime import system
 from linkspan.stores import open_store
@@ -26,12 +18,14 @@ from linkspan.testing.crash import CRASHED
 from linkspan.testing.history import Entry, History, Kind, Violation, check
 from tests.crash.children import Lane, Settings, drive, serve
 from tests.crash.crash_app import GROUPS, HOPS
+from tests.crash.topology import NOT_NOW, EmbeddedNats, NatsServers, Topology, sqlite_nats
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from linkspan.brokers.embedded import EmbeddedServer
+    import nats
 
 SERVICES = ("orders", "ledger")
 
@@ -66,17 +60,32 @@ class Outcome:
 
 
 class Run:
-    """One system in one folder: a NATS server of its own, two services, a driver."""
+    """One system in one folder: a store and a broker (SQLite and NATS, unless told otherwise), two services, a driver.
+
+    Where the store is shared there may be more `instances` of each service: `ledger.2` is the second of ledger.
+    """
 
     def __init__(
-        self, folder: Path, lanes: Sequence[Lane] = WORKLOAD, *, crash: Mapping[str, str] | None = None, limit: float = 45.0, **options: Any
+        self,
+        folder: Path,
+        lanes: Sequence[Lane] = WORKLOAD,
+        *,
+        crash: Mapping[str, str] | None = None,
+        limit: float = 45.0,
+        on: Callable[[Path], AbstractAsyncContextManager[Topology]] = sqlite_nats,
+        instances: int = 1,
+        **options: Any,
     ) -> None:
         self.folder = folder
         self.crash = dict(crash or {})
         self.outcome = Outcome()
-        self.server: EmbeddedServer
-        self.nats: nats.NATS
+        self.topology: Topology
         self.driven = False
+        self.processes = [name if number == 1 else f"{name}.{number}" for number in range(1, instances + 1) for name in SERVICES]
+        self.ended_at: list[tuple[str, str]] = []
+        self._on = on
+        self._lives: dict[str, str] = {}
+        self._killed: set[str] = set()
         self._lanes = tuple(lanes)
         self._limit = limit
         self._options = options
@@ -92,15 +101,12 @@ class Run:
         """Run the system; whatever dies is started again, what dies unasked fails the run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
-        async with embedded_nats(self.folder / "nats") as server:
-            self.server = server
-            url = server.url.replace("://", f"://{quote(server.user)}:{quote(server.password)}@")
-            self.settings = Settings(self.folder, url, _free_port(), self._lanes, **self._options)
-            self.nats = await nats.connect(
-                server.url, user=server.user, password=server.password, max_reconnect_attempts=-1, error_cb=_ignore
-            )
+        async with self._on(self.folder) as topology:
+            self.topology = topology
+            store = topology.store.url("{service}")
+            self.settings = Settings(self.folder, topology.broker.url, store, _free_port(), self._lanes, **self._options)
             try:
-                for name in (*SERVICES, "driver"):
+                for name in (*self.processes, "driver"):
                     self.start(name)
                 self._watcher = asyncio.get_running_loop().create_task(self._watch())
                 yield self
@@ -115,13 +121,13 @@ class Run:
         for process in self._processes.values():
             process.kill()
             process.join()
-        await self.nats.close()
 
     def start(self, name: str) -> None:
         """Start a process; `a;b` is a crash point for its first life and one for its second, later lives have none."""
         self._held_down.discard(name)
         target = drive if name == "driver" else serve
         crash, _, self.crash[name] = self.crash.get(name, "").partition(";")
+        self._lives[name] = crash
         process = _fork.Process(target=target, args=(self.settings, name, crash), name=name, daemon=True)
         process.start()
         self._processes[name] = process
@@ -130,7 +136,12 @@ class Run:
         """Send SIGKILL; with `hold` it stays down until `start`."""
         if hold:
             self._held_down.add(name)
+        self._killed.add(name)
         self._processes[name].kill()
+
+    def alive(self, name: str) -> bool:
+        """Tell whether a process runs."""
+        return self._processes[name].is_alive()
 
     def pid(self, name: str) -> int:
         """Return a process's id."""
@@ -165,9 +176,16 @@ class Run:
 
     def kill_server(self) -> int:
         """Send SIGKILL to nats-server, which its watchdog starts again; return the process id it had."""
-        pid: int = State.parse((self.folder / "nats" / "run" / "state.json").read_text(encoding="utf-8")).server
-        os.kill(pid, signal.SIGKILL)
-        return pid
+        broker = self.topology.broker
+        assert isinstance(broker, EmbeddedNats)
+        return broker.kill_server()
+
+    @property
+    def nats(self) -> nats.NATS:
+        """A connection of our own."""
+        broker = self.topology.broker
+        assert isinstance(broker, NatsServers)
+        return broker.client
 
     # --- the broker
 
@@ -191,6 +209,10 @@ class Run:
         tail = (self.folder / f"{name}.log").read_text("utf-8", "replace")[-4000:]
         if code in CRASHED:
             self.outcome.deaths.append((name, code))
+            if name in self._killed:
+                self._killed.discard(name)
+            elif self._lives[name]:
+                self.ended_at.append((name, self._lives[name]))
         elif code != 1 or "Error: unavailable" not in tail.rpartition("Traceback")[2]:
             raise AssertionError(f"Process '{name}' ended with {code}:\n{tail}")
         self.start(name)
@@ -229,25 +251,21 @@ class Run:
     async def delivered(self) -> bool:
         """Tell whether every message has reached its consumer's database."""
         try:
+            if self._rows("linkspan_outbox") or self._rows("linkspan_scheduled"):
+                return False
             for topic, group in GROUPS:
-                if await self.pending(topic, group):
+                if await self.topology.broker.pending(topic, group):
                     return False
             return self._rows("linkspan_outbox") + self._rows("linkspan_scheduled") == 0
-        except (sqlite3.OperationalError, nats.errors.Error, nats.js.errors.APIError):
+        except NOT_NOW:
             return False
-
-    async def pending(self, topic: str, group: str) -> int:
-        """Return how many messages a group has not settled yet."""
-        info = await self.nats.jetstream().consumer_info(topic.replace(".", "_"), group)
-        return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
     async def _held(self) -> bool:
         """Redrive what is dead; tell whether anything is held."""
         held = False
         for name in SERVICES:
-            with closing(self.database(name)) as database:
-                dead = [position for (position,) in database.execute("select position from linkspan_letter where state = 'dead'")]
-                held = held or bool(database.execute("select count(*) from linkspan_letter").fetchone()[0])
+            dead = [position for (position,) in self.query(name, "select position from linkspan_letter where state = 'dead'")]
+            held = held or bool(self.query(name, "select 1 from linkspan_letter"))
             if dead:
                 await self.redrive(name, dead)
         return held
@@ -255,7 +273,7 @@ class Run:
     async def redrive(self, name: str, positions: Sequence[int]) -> int:
         """Repair what made messages fail, then ask for them beside the running service, as the command line does."""
         (self.folder / "repaired").touch()
-        store = open_store(f"sqlite:///{self.folder}/{name}.db", name=name, runtime=system(), exclusive=False)
+        store = open_store(self.topology.store.url(name), name=name, runtime=system(), exclusive=False)
         await store.open()
         try:
             return await store.redrive(positions, who="test", why="repaired", at=time.time())
@@ -264,38 +282,34 @@ class Run:
 
     def letters(self, name: str, state: LetterState = LetterState.DEAD) -> list[tuple[str, str]]:
         """Return (key, id) of a service's letters in order."""
-        with closing(self.database(name)) as database:
-            return database.execute("select key, id from linkspan_letter where state = ? order by position", (state.value,)).fetchall()
+        rows = self.query(name, "select key, id from linkspan_letter where state = ? order by position", state.value)
+        return [(key, id_) for key, id_ in rows]
 
-    def database(self, name: str) -> sqlite3.Connection:
+    def query(self, name: str, sql: str, *args: object) -> list[tuple[Any, ...]]:
         """Look into a service's database."""
-        return sqlite3.connect(f"file:{self.folder}/{name}.db?mode=ro", uri=True, timeout=5.0)
+        return self.topology.store.query(name, sql, *args)
 
     def _rows(self, table: str) -> int:
-        count = 0
-        for name in SERVICES:
-            with closing(self.database(name)) as database:
-                count += database.execute(f"select count(*) from {table}").fetchone()[0]
-        return count
+        return sum(self.query(name, f"select count(*) from {table}")[0][0] for name in SERVICES)
 
     async def state(self) -> str:
         """Say what is left, for a run that does not end."""
         lines = [f"driven: {self.driven}"]
         for name in SERVICES:
-            with closing(self.database(name)) as database:
-                lines.append(f"{name}: outbox {database.execute('select count(*), min(position) from linkspan_outbox').fetchall()}")
-                lines += [str(row) for row in database.execute("select key, id, state, attempts, due, code from linkspan_letter")]
+            lines.append(f"{name}: outbox {self.query(name, 'select count(*), min(position) from linkspan_outbox')}")
+            lines += [str(row) for row in self.query(name, "select key, id, state, attempts, due, code from linkspan_letter")]
         for topic, group in GROUPS:
-            info = await self.nats.jetstream().consumer_info(topic.replace(".", "_"), group)
-            lines.append(f"{topic} {group}: pending {info.num_pending}, ack pending {info.num_ack_pending}, floor {info.ack_floor}")
+            try:
+                lines.append(f"{topic} {group}: pending {await self.topology.broker.pending(topic, group)}")
+            except NOT_NOW as error:
+                lines.append(f"{topic} {group}: {error!r}")
         return "\n".join(lines)
 
     # --- the check
 
     def effects(self, what: str, service: str) -> list[Entry]:
         """Return a hop's effects in the order of their commits."""
-        with closing(self.database(service)) as database:
-            rows = database.execute("select id, key, number from effect where what = ? order by position", (what,)).fetchall()
+        rows = self.query(service, "select id, key, number from effect where what = ? order by position", what)
         return [Entry(Kind.EFFECT, id_, key, number, what) for id_, key, number in rows]
 
     def verify(self) -> None:
@@ -320,7 +334,3 @@ def _free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
-
-
-async def _ignore(_error: Exception) -> None:
-    """Say nothing: the server is killed on purpose."""

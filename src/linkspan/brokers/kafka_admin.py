@@ -19,6 +19,7 @@ from linkspan.errors import Code, Error, SetupError
 from linkspan.ports import Drift
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from concurrent.futures import Future
 
     from linkspan.brokers.kafka_options import KafkaOptions
@@ -64,6 +65,7 @@ class Admin:
         except KafkaException as error:
             raise SetupError(f"The Kafka options are not understood ({error}): give what librdkafka takes.") from error
         self._nodes: list[Any] = []
+        self._there: set[str] = set()  # topics that a broker has answered for: the others may hear of them later
 
     async def ask(self, future: Future[T], what: str) -> T:
         """Wait for an answer of librdkafka's. Raises `Error` or `SetupError`."""
@@ -104,14 +106,28 @@ class Admin:
 
     async def topic(self, name: str) -> Any:
         """Describe a topic: its partitions, their leaders and replicas. Raises `Error(NOT_FOUND)`."""
-        futures = self._client.describe_topics(TopicCollection([_plain(name, "topic")]), request_timeout=ASK)
-        return await self.ask(futures[name], f"Topic '{name}'")
+        asked = TopicCollection([_plain(name, "topic")])
+        found = await self._heard(name, lambda: self.ask(self._client.describe_topics(asked, request_timeout=ASK)[name], f"Topic '{name}'"))
+        self._there.add(name)
+        return found
+
+    async def _heard(self, name: str, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask about a topic, again and again where one that is there is not known yet to the broker that was asked."""
+        for _ in range(_LOOKS if name in self._there else 0):
+            try:
+                return await ask()
+            except Error as error:
+                if error.code is not Code.NOT_FOUND:
+                    raise
+            await self._clock.sleep(_LOOK)
+        return await ask()
 
     async def settings(self, kind: str, name: str) -> dict[str, str]:
         """Return the settings of a `topic` or a `broker`."""
         resource = ConfigResource(ResourceType[kind.upper()], name)
-        futures = self._client.describe_configs([resource], request_timeout=ASK)
-        found = await self.ask(futures[resource], f"The {kind} '{name}'")
+        found = await self._heard(
+            name, lambda: self.ask(self._client.describe_configs([resource], request_timeout=ASK)[resource], f"The {kind} '{name}'")
+        )
         return {setting: str(entry.value) for setting, entry in found.items()}
 
     async def declare_topic(self, name: str, *, create: bool = True) -> list[Drift]:
@@ -126,7 +142,7 @@ class Admin:
                 return [Drift(f"topic '{name}'", "exists", "yes", "no")]
             if await self._create(name):
                 return []
-            described = await self.topic(name)
+            described = await self._led(name)
         found = await self.settings("topic", name)
         found |= {"partitions": str(len(described.partitions)), "replicas": str(min(len(each.replicas) for each in described.partitions))}
         wanted = {"partitions": str(LANES), "replicas": str(self.replicas), **self.wanted()}
@@ -146,6 +162,7 @@ class Admin:
             await asyncio.wrap_future(future)
         except KafkaException as error:
             if code_of(error) == _EXISTS:
+                self._there.add(name)
                 return False
             found = meaning(error, f"Topic '{name}'")
             if isinstance(found, Error) and found.code is Code.PERMISSION_DENIED:
@@ -153,22 +170,20 @@ class Admin:
                 text = f"Topic '{name}' is missing, and this login may not create it: {apply}."
                 raise SetupError(text) from error
             raise found from error
+        self._there.add(name)
+        await self._led(name, LANES)
+        return True
+
+    async def _led(self, name: str, partitions: int = 0) -> Any:
+        """Describe a topic that was just created, here or elsewhere, once each of its partitions has a leader."""
         for _ in range(_LOOKS):
-            if await self._led(name):
-                return True
+            described = await self.topic(name)
+            if len(described.partitions) >= partitions and all(each.leader is not None for each in described.partitions):
+                return described
             await self._clock.sleep(_LOOK)
         raise Error(
             Code.UNAVAILABLE, f"Topic '{name}' was created, but has partitions without a leader: look at the cluster, then try again."
         )
-
-    async def _led(self, name: str) -> bool:
-        try:
-            described = await self.topic(name)
-        except Error as error:
-            if error.code is Code.NOT_FOUND:
-                return False
-            raise
-        return len(described.partitions) == LANES and all(each.leader is not None for each in described.partitions)
 
     async def declare_group(self, topic: str, group: str, *, create: bool = True) -> list[Drift]:
         """Give a group its place at the beginning of each partition where it has none yet."""
