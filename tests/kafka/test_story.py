@@ -7,6 +7,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from linkspan import App, Context, Contract, Event, Service, field
+from linkspan.brokers import broker_for
+from linkspan.runtime import system
+from tests.integration.outage import outage_costs_no_message
 from tests.kafka.servers import KafkaCluster, needs_kafka
 
 if TYPE_CHECKING:
@@ -109,3 +112,12 @@ async def test_a_cluster_of_three_goes_on_without_one(tmp_path: Path) -> None:
             rows = await until(lambda rows: len(rows) >= KEYS * EACH, app)
 
         assert_whole(rows, EACH)
+
+
+async def test_outage_of_a_dependency_costs_no_message(tmp_path: Path) -> None:
+    needs_kafka()
+    async with KafkaCluster(tmp_path / "kafka") as cluster:
+        broker = broker_for(cluster.url, system())
+        await broker.open()
+        await outage_costs_no_message(broker, tmp_path / "app")
+        await broker.aclose()
