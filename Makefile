@@ -120,6 +120,11 @@ kafka: $(VENV)/.dev-installed ## Run the broker suite and whole stories on Apach
 crash: $(VENV)/.dev-installed ## Die at every commit, publish and ack, restart, check the history
 	$(call suite,crash)
 
+.PHONY: mutants
+mutants: $(VENV)/.dev-installed ## Break linkspan in one place after the other: a test has to fail for each
+	@scripts/get_kafka.sh
+	$(call suite,mutants)
+
 .PHONY: simulation
 simulation: $(VENV)/.dev-installed ## Live through 200 histories of crashes and faults in simulated time
 	$(call suite,simulation)

@@ -106,6 +106,11 @@ ROWS: tuple[Row, ...] = (
         ("tests/contract",),
         ("tests/contract",),
     ),
+    Row(
+        "mutants",
+        "the checker itself works: linkspan broken on purpose, in each file of the durable path, is found out",
+        "proof.mutants",
+    ),
     Row("stories", "broker killed, store away, disk full, duplicates, poison", "proof.suite", ("tests/crash",), ("tests/crash",)),
     Row(
         "seeded",

@@ -23,7 +23,7 @@ from linkspan.stores.sqlite_file import SqliteLimits
 from linkspan.testing.crash import CrashPoint, Recorder, crash_at
 from linkspan.testing.history import Entry, History, Kind
 from tests.crash.crash_app import Orders, Place, make_app, parts
-from tests.crash.mutants import MUTANTS, make_lossy
+from tests.crash.lossy import make_lossy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -58,7 +58,6 @@ class Settings:
     lanes: tuple[Lane, ...]
     pages: int = 0
     """The most pages that a first ledger's database may have: a full disk that a restart finds larger."""
-    mutant: str = ""
     lossy: float = 0.0
     """The share of a service's first publishes whose answer is lost, half of them with the message."""
     endless: bool = False
@@ -71,8 +70,6 @@ def serve(settings: Settings, name: str, crash: str) -> None:
     reached = _child(settings, name, crash)
     if first and settings.pages and name == "ledger":
         sqlite.SqliteLimits = partial(SqliteLimits, pages=settings.pages)  # type: ignore[misc]  # a smaller disk
-    if settings.mutant:
-        MUTANTS[settings.mutant].apply()
     if settings.lossy and first:
         make_lossy(settings.lossy)
     deadletter.TICK = 0.1  # the looks of a second would make up most of a run

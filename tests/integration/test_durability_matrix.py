@@ -7,6 +7,7 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 from linkspan import attestation
@@ -16,6 +17,7 @@ from linkspan.brokers.nats_settings import CONSUMER, SERVER, STREAM
 from linkspan.errors import SetupError
 from linkspan.ports import judged
 from linkspan.runtime import system
+from linkspan.stores.postgres import PostgresStore
 from linkspan.stores.postgres_settings import SETTINGS as POSTGRESQL, judge
 from linkspan.stores.sqlite_attest import SETTINGS as SQLITE, durability
 from tests.integration.cli_orders import app as orders_app
@@ -25,6 +27,8 @@ from tests.integration.nats_runner import NatsRunner, free_port
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from tests.integration.postgres_runner import PostgresRunner
 
 TOPIC, STREAM_NAME, GROUP = "shop.orders.v1.events", "shop_orders_v1_events", "g"
 HOUR, SECOND = 3_600_000_000_000, 1_000_000_000
@@ -89,6 +93,19 @@ async def test_unsafe_setting_of_nats_is_named(tmp_path: Path, name: str) -> Non
         assert {each.name: each.level for each in found.findings} == {name: LEVELS[name]}
         assert found.level == LEVELS[name]
         assert TOPIC in found.findings[0].text
+        await broker.aclose()
+
+
+async def test_what_we_declare_on_nats_is_safe(tmp_path: Path) -> None:
+    async with NatsRunner(tmp_path) as server:
+        options = {"sync_interval": "always"}
+        broker = NatsBroker(server.url, runtime=system(), user=server.user, password=server.password, options=options)
+        await broker.open()
+        await broker.declare([TOPIC], [(TOPIC, GROUP)])
+
+        found = await broker.attest([TOPIC], [(TOPIC, GROUP)])
+
+        assert (found.level, found.findings) == ("power", ())
         await broker.aclose()
 
 
@@ -277,3 +294,19 @@ def test_unsafe_setting_of_postgresql_is_named(name: str, facts: dict[str, str])
     level = next(each.level for each in POSTGRESQL if each.name == name)
 
     assert [(each.name, each.level) for each in judge(SOUND | facts).findings] == [(name, level)]
+
+
+async def test_settings_of_a_running_postgresql_are_read(postgres: PostgresRunner) -> None:
+    store = PostgresStore(postgres.url(schema="attested"), name="shop", runtime=system())
+    await store.open()
+    connection = await asyncpg.connect(postgres.url())
+    try:
+        assert "postgresql.unlogged_tables" not in {each.name for each in (await store.attest()).findings}
+        await connection.execute("alter table attested.linkspan_outbox set unlogged")
+        found = await store.attest()
+    finally:
+        await connection.close()
+        await store.aclose()
+
+    assert found.level == "none"
+    assert "postgresql.unlogged_tables" in {each.name for each in found.findings}

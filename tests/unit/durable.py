@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field as attribute
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,8 @@ class Payments(ServiceContract):
 
 EFFECTS = "create table effect (position integer primary key, key text, number integer, attempt integer)"
 PLACED_TOPIC = "durable.test.v1.events"
+PATIENCE = float(os.environ.get("LINKSPAN_TEST_PATIENCE", "10"))
+"""Seconds that `until` waits; less where a mutant is tried, which most often never gets there."""
 
 
 @dataclass
@@ -93,8 +96,8 @@ class System:
 
 
 async def until(true: Callable[[], bool | Awaitable[bool]], what: str) -> None:
-    """Let the loop and the store's thread work until something is true; fail with its name when that takes 10 s."""
-    async with asyncio.timeout(10):
+    """Let the loop and the store's thread work until something is true; fail when that takes `PATIENCE`."""
+    async with asyncio.timeout(PATIENCE):
         while True:
             found = true()
             if found if isinstance(found, bool) else await found:

@@ -496,6 +496,17 @@ async def test_what_a_row_refers_to_is_never_removed(tmp_path: Path, monkeypatch
         assert files(tmp_path) == []
 
 
+async def test_the_first_sweep_after_a_long_time_keeps_what_a_row_refers_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has pinned it yet: the service was down for longer than the retention."""
+    monkeypatch.setattr("linkspan.blobsweep.EVERY", 1e9)  # only when the test says so
+    async with system(tmp_path, blobs=blobs(tmp_path)) as run:
+        await within(run, lambda ctx: ctx.publish(Placed(order="b", number=2, note=LARGE), after=100 * DAY))
+        await jump(run, 60 * DAY)
+
+        assert await swept(run) == 0
+        assert len([file for file in files(tmp_path) if "_pins" not in file.parts]) == 1
+
+
 async def test_a_pin_of_another_process_keeps_a_content(tmp_path: Path) -> None:
     """Its service may be down, with its rows in a database that nobody else sees."""
     runtime, clock = fake_runtime()

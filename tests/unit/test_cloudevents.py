@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from linkspan import Code, Error
 from linkspan.content import decode_content
-from linkspan.envelope import Envelope, moment, prefix, read, render
+from linkspan.envelope import Envelope, lane_of, moment, prefix, read, render
 from linkspan.ports import LetterState
 from tests.unit.durable import Placed, until
 from tests.unit.test_durable_path import has_effects, outgoing, system
@@ -309,3 +309,9 @@ async def test_expiry_is_a_moment_whatever_its_zone_and_fraction(tmp_path: Path)
         await has_effects(run, 2)
         await until(lambda: run.mail.counts.expired == 2, "two have expired")
         assert sorted(await run.effects("select key from effect")) == [("k1",), ("k3",)]
+
+
+def test_lanes_are_those_of_the_check_value_of_crc_32_for_ever() -> None:
+    """Others compute lanes, too, and a key that changed its lane would be read by two instances."""
+    assert lane_of("123456789") == 0xCBF43926 % 64
+    assert lane_of("") == 0

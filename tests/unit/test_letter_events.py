@@ -22,14 +22,14 @@ CANARY = "CANARY-4711"
 class Heard:
     """What a service that alerts was told, and the system that tells it."""
 
-    def __init__(self, folder: Path, *, letter_events: bool = True) -> None:
+    def __init__(self, folder: Path, *, letter_events: bool = True, parked: tuple[float, ...] = (1.0,)) -> None:
         self.runtime, self.clock = fake_runtime()
         self.log = MemoryLog()
         self.broker = MemoryBroker(runtime=self.runtime, log=self.log)
         self.events: list[Any] = []
         self.fails: Error | None = Error(Code.UNAVAILABLE, "Away.")
         self.orders = Service("orders", owns=[Placed])
-        self.mail = Service("mail", migrations=[EFFECTS], limits=Limits(inline=1, parked=(1.0,)), letter_events=letter_events)
+        self.mail = Service("mail", migrations=[EFFECTS], limits=Limits(inline=1, parked=parked), letter_events=letter_events)
         self.mail.on(Placed)(self.react)
         alerts = Service("alerts", limits=Limits(inline=1, parked=()), letter_events=letter_events)
         if letter_events:
@@ -88,6 +88,23 @@ async def test_parked_dead_and_recovered_are_told_without_content(tmp_path: Path
     assert (dead.message_id, dead.code, dead.error, dead.group) == (letter.id, "unavailable", "Away.", letter.fingerprint)
     assert (recovered.message_id, recovered.redrives) == (letter.id, 0)
     assert not [each for each in heard.log.topics[TOPIC].records if CANARY.encode() in each.data]
+
+
+async def test_a_message_that_is_parked_again_is_told_once(tmp_path: Path) -> None:
+    heard = Heard(tmp_path, parked=(1.0, 1.0))
+    await heard.broker.open()
+    async with running(heard):
+        await heard.publish("a")
+
+        async def dead() -> bool:
+            await heard.clock.advance(0.2)
+            await heard.app.stores[heard.app.store_url(heard.mail)].apply([])
+            return any(isinstance(event, MessageDead) for event in heard.events)
+
+        await until(dead, "it is dead")
+
+    assert [type(event) for event in heard.events] == [MessageParked, MessageDead]
+    assert heard.events[1].attempts == 3
 
 
 async def test_nothing_is_told_and_no_topic_made_where_nobody_asks(tmp_path: Path) -> None:

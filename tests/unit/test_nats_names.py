@@ -131,6 +131,29 @@ def test_any_answer_to_a_publish_ends_it_with_a_coded_error(subject: bytes, raw:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (b'{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"},"stream":"s","seq":0}', Code.UNAVAILABLE),
+        (b'{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum"}}', Code.INVALID_ARGUMENT),
+        (b'{"error":{"code":500,"err_code":10047,"description":"storage resources exceeded"}}', Code.UNAVAILABLE),
+        (b"{}", Code.UNAVAILABLE),
+    ],
+    ids=["full", "too large", "no disk", "nothing"],
+)
+async def test_a_refusal_is_no_confirmation_and_says_whether_another_try_helps(answer: bytes, code: Code) -> None:
+    broker = NatsBroker("nats://127.0.0.1:1", runtime=fake_runtime()[0])
+    broker._inbox = b"_INBOX.x."
+    future = asyncio.get_running_loop().create_future()
+    broker._pending[1] = (future, "a.b")
+
+    broker._on_puback(b"_INBOX.x.1", b"", b"", answer)
+
+    with pytest.raises(Error) as caught:
+        future.result()
+    assert caught.value.code is code
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(st.binary(max_size=80), st.builds(b"NATS/1.0 %b\r\nNats-Pending-Messages: %d\r\n\r\n".__mod__, STATUSES)))
 def test_any_status_on_a_pull_keeps_the_prefetch_bound(raw: bytes) -> None:

@@ -260,6 +260,8 @@ class SharedScenarios(StoreScenarios):
             first.on_wake(woken.set)
             await first.hold_lanes(OUTBOX, "a", keep=None, lease=LEASE)
             await second.hold_lanes(OUTBOX, "b", keep=None, lease=LEASE)
+            await asyncio.wait([asyncio.ensure_future(woken.wait())], timeout=1.0)  # a store may wake whoever begins to listen
+            woken.clear()
             async with asyncio.timeout(PATIENCE):
                 while not woken.is_set():  # a wake-up may be lost while the other is only beginning to listen
                     await done.submit(second, done.unit(messages=[message("m")]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from linkspan.correction import replace_letter
 from linkspan.desk import Choice, Desk
+from linkspan.envelope import claim
 from linkspan.errors import Code, SetupError
 from linkspan.ports import LetterState, Outcome
 from linkspan.redrive import Progress, Redrive, Redrives, failed_again, taken
@@ -84,6 +85,15 @@ class LetterScenarios(StoreScenarios):
                 [("1", "orders", 3), ("2", "orders", 3), ("1", "stock", 3)],
                 "once",
             )
+
+    async def test_letter_of_a_handled_message_is_not_added(self, tmp_path: Path) -> None:
+        """A copy that comes after the effect, or after a person discarded its message, is held by nobody."""
+        done = Settled()
+        shared = replace(letter("2"), topic="shop:shop.events")
+        async with self.store(tmp_path) as store:
+            await done.submit(store, done.unit(("orders", "1")), done.unit(claim("shop", "orders", "2")))
+            found = await hold(store, letter("1"), shared, replace(shared, id="3"))
+            expect([each.id for each in found], ["3"], "what was handled is not held")
 
     async def test_letters_change_with_their_unit(self, tmp_path: Path) -> None:
         """Updating and removing letters commits with the unit's effect, or not at all."""
