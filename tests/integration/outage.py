@@ -72,12 +72,12 @@ async def outage_costs_no_message(broker: Broker, folder: Path) -> None:
                 await asyncio.sleep(0.01)
             await dependency.close()
             await publish(app, orders, range(EACH // 2, EACH))
-            while consumer.circuit.in_vain < 4:  # noqa: ASYNC110
+            while consumer.circuit.in_vain < 4:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.01)
             assert consumer.circuit.open
             assert await store.letters() == []
             await dependency.open()
-            while consumer.counts.handled < KEYS * EACH:  # noqa: ASYNC110
+            while consumer.counts.handled < KEYS * EACH:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.01)
         found: dict[str, list[str]] = defaultdict(list)
         for key, number in await store.read("select key, number from effect order by position"):
