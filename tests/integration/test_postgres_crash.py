@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
@@ -147,7 +148,11 @@ async def test_killed_server_loses_and_repeats_nothing(mortal: PostgresRunner, s
 
 
 class Wire:
-    """A proxy before the server that loses a commit, or its answer, and with it the connection."""
+    """A proxy before the server that loses a commit, or its answer, and with it the connection.
+
+    One that comes `late` reaches the server when the next connection asks for the lock of the process. A commit is the word, or the
+    run of a statement that is a whole transaction.
+    """
 
     def __init__(self, postgres: PostgresRunner) -> None:
         self._postgres = postgres
@@ -155,6 +160,7 @@ class Wire:
         self._tasks: set[asyncio.Task[None]] = set()
         self.lose = ""
         self.lost = 0
+        self._late: tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     def url(self, schema: str) -> str:
         assert self._server is not None
@@ -178,11 +184,19 @@ class Wire:
         self._tasks.add(task)
         to_server_reader, to_server = await asyncio.open_connection("127.0.0.1", self._postgres.port)
         back = asyncio.ensure_future(self._back(to_server_reader, writer))
+        whole = b""  # the name of a statement that is a whole transaction
+        what = ""
         try:
             while chunk := await reader.read(65536):
-                if chunk == b"Q\x00\x00\x00\x0bcommit\x00" and self.lose:
+                if made := re.search(rb"(__asyncpg_stmt_\w+__)\x00with linkspan_turn", chunk):
+                    whole = made[1]
+                if b"pg_advisory_lock" in chunk:
+                    await self._deliver()
+                if self.lose and (chunk == b"Q\x00\x00\x00\x0bcommit\x00" or (chunk[:1] == b"B" and whole and whole in chunk)):
                     what, self.lose = self.lose, ""
                     self.lost += 1
+                    if what == "late":
+                        self._late = (chunk, to_server_reader, to_server)
                     if what == "answer":
                         back.cancel()
                         to_server.write(chunk)
@@ -191,7 +205,16 @@ class Wire:
                 to_server.write(chunk)
         finally:
             back.cancel()
-            to_server.close()
+            if what != "late":
+                to_server.close()
+            writer.close()
+
+    async def _deliver(self) -> None:
+        """Let the server have what was held back."""
+        if self._late is not None:
+            (chunk, reader, writer), self._late = self._late, None
+            writer.write(chunk)
+            await reader.read(1)
             writer.close()
 
     async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -201,7 +224,7 @@ class Wire:
         writer.close()
 
 
-@pytest.mark.parametrize("what", ["commit", "answer"])
+@pytest.mark.parametrize("what", ["commit", "answer", "late"])
 @pytest.mark.parametrize("claim", [True, False], ids=["claim", "no claim"])
 async def test_group_whose_commit_or_answer_is_lost_is_done_once(postgres: PostgresRunner, schema: str, what: str, claim: bool) -> None:
     """The process' own row tells what became of it, with and without an inbox claim; numbers and positions are known then too."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Statement = tuple[str, Sequence[Value]]
 
-__all__ = ["Known", "Rows"]
+__all__ = ["Known", "PlainInsert", "Rows"]
 
 _NAMES = r"\(\s*\w+(?:\s*,\s*\w+)*\s*\)"
 _PLAIN = re.compile(
@@ -52,19 +52,44 @@ select t.oid::bigint, array(select oid::bigint from above) from pg_class t where
 """
 
 
+class PlainInsert:
+    """An insert of nothing but its parameters, which can take any number of rows at once: one array for each column."""
+
+    __slots__ = ("_conflict", "_into", "_types", "text", "width")
+
+    def __init__(self, into: str, types: Sequence[str], conflict: str) -> None:
+        self._into = into
+        self._types = types
+        self._conflict = conflict
+        self.width = len(types)
+        self.text = self.numbered(1)
+
+    def numbered(self, first: int) -> str:
+        """Return the statement with its parameters from a number on."""
+        arrays = ", ".join(f"${number}::{each}[]" for number, each in enumerate(self._types, first))
+        return f"{self._into}select * from unnest({arrays}) {self._conflict}"  # noqa: S608 - the user's own statement
+
+    def of_one(self, first: int) -> str:
+        """Return the same for one row: no arrays."""
+        values = ", ".join(f"${number}" for number in range(first, first + self.width))
+        return f"{self._into}values ({values}) {self._conflict}"
+
+
 class Known:
     """What the connections of a store have learnt about statements and tables; forgotten when a statement fails, as tables may change."""
 
-    __slots__ = ("joined", "tables")
+    __slots__ = ("joined", "tables", "whole")
 
     def __init__(self) -> None:
-        self.joined: dict[str, str] = {}
+        self.joined: dict[str, PlainInsert | None] = {}
         self.tables: dict[str, tuple[int, frozenset[int]] | None] = {}
+        self.whole: dict[tuple[object, ...], str] = {}
 
     def forget(self) -> None:
         """Learn anew."""
         self.joined.clear()
         self.tables.clear()
+        self.whole.clear()
 
 
 class _Shelf:
@@ -117,6 +142,29 @@ class Rows:
         except Exception:
             self._known.forget()
             raise
+
+    async def inserts(self, statements: Iterable[Statement]) -> list[tuple[PlainInsert, list[Sequence[Value]]]] | None:
+        """Return the rows of each table where statements only insert into tables that nothing else looks at, None where there is more.
+
+        Tables with foreign keys are more: those are checked at the end of a statement, by then the counters of keys would be locked.
+        """
+        found: dict[str, list[Sequence[Value]]] = {}
+        for given, args in statements:
+            sql = translated(given)
+            rows = found.get(sql)
+            if rows is None:
+                rows = found[sql] = []
+            rows.append(args)
+        result: list[tuple[PlainInsert, list[Sequence[Value]]]] = []
+        oids: set[int] = set()
+        for sql, rows in found.items():
+            table = await self._table(sql)
+            insert = None if table is None or table[1] or table[0] in oids else await self._join(sql)
+            if table is None or insert is None or any(len(args) != insert.width for args in rows):
+                return None
+            oids.add(table[0])
+            result.append((insert, rows))
+        return result
 
     async def _run(self, statements: Sequence[Statement]) -> None:
         if len(statements) == 1:
@@ -171,33 +219,35 @@ class Rows:
         if len(rows) == 1:
             await self._connection.fetch(sql, *rows[0])
             return
-        joined = await self._join(sql) if may_join else ""
-        width = len(rows[0])
-        if joined and all(len(args) == width for args in rows):
-            await self._connection.fetch(joined, *([args[index] for args in rows] for index in range(width)))
+        joined = await self._join(sql) if may_join else None
+        if joined is not None and all(len(args) == joined.width for args in rows):
+            await self._connection.fetch(joined.text, *columns_of(rows, joined.width))
         elif _CHANGES.match(sql):
             await self._connection.executemany(sql, rows)
         else:
             for args in rows:
                 await self._connection.fetch(sql, *args)
 
-    async def _join(self, sql: str) -> str:
-        """Return the statement that inserts all rows of a plain insert at once, '' where there is none."""
+    async def _join(self, sql: str) -> PlainInsert | None:
+        """Return the insert of any number of rows that a statement is, None where it is another."""
         joined = self._known.joined
-        found = joined.get(sql)
-        if found is None:
+        if sql not in joined:
             if len(joined) > _REMEMBERED:
                 joined.clear()
-            found = joined[sql] = await self._joined_insert(sql)
-        return found
+            joined[sql] = await self._plain_insert(sql)
+        return joined[sql]
 
-    async def _joined_insert(self, sql: str) -> str:
+    async def _plain_insert(self, sql: str) -> PlainInsert | None:
         match = _PLAIN.fullmatch(sql)
         names = [name.strip() for name in match[2].split(",")] if match else []
         if match is None or names != [f"${number}" for number in range(1, len(names) + 1)]:
-            return ""
+            return None
         types = (await self._connection.prepare(sql)).get_parameters()
         if any(each.kind != "scalar" for each in types):
-            return ""
-        arrays = ", ".join(f'${number}::"{each.schema}"."{each.name}"[]' for number, each in enumerate(types, 1))
-        return f"{match[1]}select * from unnest({arrays}) {match[3] or ''}"  # noqa: S608 - the user's own statement
+            return None
+        return PlainInsert(match[1], [f'"{each.schema}"."{each.name}"' for each in types], match[3] or "")
+
+
+def columns_of(rows: Sequence[Sequence[Value]], width: int) -> list[list[Value]]:
+    """Turn rows into columns."""
+    return [[args[index] for args in rows] for index in range(width)]

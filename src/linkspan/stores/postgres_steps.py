@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     Mark: TypeAlias = tuple[str, str, str]
     Numbers: TypeAlias = tuple[int, int]
 
-__all__ = ["FORMAT", "Judged", "Overtaken", "Undone", "claimed", "ended", "judged", "mark_lets_in", "move_marks", "place", "write_messages"]
+__all__ = [
+    "FORMAT",
+    "Judged",
+    "Overtaken",
+    "Undone",
+    "claimed",
+    "ended",
+    "judged",
+    "mark_lets_in",
+    "move_marks",
+    "place",
+    "write_messages",
+]
 
 FORMAT = 1
 """The version of what stored rows hold."""
@@ -154,6 +166,16 @@ async def write_messages(connection: Connection, messages: Sequence[Outgoing], n
     """
     if not messages:
         return []
+    name, arguments = adding(messages, now)
+    rows = await connection.fetch(QUERIES[name], *arguments)
+    return [(row[0], row[1]) for row in rows]
+
+
+def adding(messages: Sequence[Outgoing], now: float) -> tuple[str, list[object]]:
+    """Return the query that inserts outbox rows, and its parameters: those of the one, or the counter of each key and then all rows."""
+    if len(messages) == 1:
+        m = messages[0]
+        return "outbox_add_one", [FORMAT, now, m.topic, m.name, m.id, m.key, m.lane, m.headers, m.data]
     behind: list[int] = []
     counts: dict[tuple[str, str], int] = {}
     for message in reversed(messages):
@@ -163,8 +185,7 @@ async def write_messages(connection: Connection, messages: Sequence[Outgoing], n
         counts[key] = count + 1
     behind.reverse()
     keys = sorted(counts)
-    rows = await connection.fetch(
-        QUERIES["outbox_add"],
+    return "outbox_add", [
         [topic for topic, _ in keys],
         [key for _, key in keys],
         [counts[key] for key in keys],
@@ -178,8 +199,7 @@ async def write_messages(connection: Connection, messages: Sequence[Outgoing], n
         behind,
         [m.headers for m in messages],
         [m.data for m in messages],
-    )
-    return [(row[0], row[1]) for row in rows]
+    ]
 
 
 async def ended(connection: Connection, runtime: Runtime) -> None:

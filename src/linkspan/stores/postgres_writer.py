@@ -17,6 +17,7 @@ from linkspan.stores.postgres_errors import coded, is_collision, is_lost
 from linkspan.stores.postgres_rows import Known, Rows
 from linkspan.stores.postgres_sql import QUERIES
 from linkspan.stores.postgres_steps import Judged, Overtaken, ended, judged, move_marks, place, write_messages
+from linkspan.stores.postgres_whole import places_found, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -179,6 +180,8 @@ class Writer:
         """Run one transaction; tell whether it came true. Raises what failed, with nothing written; `Error` when that is not known."""
         try:
             connection = await self._connected()
+            if await self._at_once(connection, group):
+                return True
             number = self._number + 1
             await connection.execute(f"begin; update linkspan_process set commits = {number} where id = {self._process}")  # noqa: S608 - our own numbers
             await group.write(connection, self._rows, self._runtime)
@@ -189,18 +192,40 @@ class Writer:
                 await self._undo()
                 raise
             self._drop()
-            if not group.number or not await self._came_true(group.number):
+            if not group.number or not await self._came_true(group):
                 raise
         return True
 
-    async def _came_true(self, number: int) -> bool:
-        """Tell whether a commit whose answer was lost was made: its row is locked until that is decided. Raises `Error` when it cannot."""
+    async def _at_once(self, connection: Connection, group: _Group) -> bool:
+        """Commit as one statement; False, with nothing done, where there is more to do than one can."""
+        if group.sent:
+            return False
+        messages = [message for unit in group.units for message in unit.messages]
+        whole = await whole_of(group.units, messages, self._rows, self._known)
+        if whole is None:
+            return False
+        group.judged.fresh, group.messages = list(group.units), messages
+        self._runtime.reached("store.commit.before")
+        group.number = self._number = self._number + 1
+        try:
+            group.numbers = await whole.run(connection, number=group.number, process=self._process, now=self._runtime.clock.now())
+        except Exception:
+            self._known.forget()
+            raise
+        self._runtime.reached("store.commit.after")
+        return True
+
+    async def _came_true(self, group: _Group) -> bool:
+        """Tell whether a commit whose answer was lost was made: it is decided once we have its lock. Raises `Error` when it cannot."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._limits.unknown
         while loop.time() < until:
             try:
                 connection = await self._connected()
                 commits = await connection.fetchval("select commits from linkspan_process where id = $1 for update", self._process)
+                true = commits is not None and commits >= group.number
+                if true and len(group.numbers) < len(group.messages):
+                    group.numbers = await places_found(connection, group.messages)
             except Exception as error:  # noqa: BLE001 - whatever it is, the answer is not known yet
                 _log.warning(
                     "Asking after a commit failed; will try again.", extra={"store": self._name, "code": coded(self._name, error).code}
@@ -208,7 +233,7 @@ class Writer:
                 self._drop()
                 await self._runtime.clock.sleep(PAUSES[2])
             else:
-                return commits is not None and commits >= number
+                return true
         raise Error(
             Code.UNAVAILABLE, f"The store '{self._name}' went away during a commit, which may have been made: look before trying again."
         )

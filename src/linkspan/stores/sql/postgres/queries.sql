@@ -19,6 +19,9 @@ where service = $1::text and lane = $2::smallint for share
 -- name: sequence_seen
 select last from linkspan_sequence where topic = $1::text and key = $2::text for update
 
+-- name: outbox_found
+select id, position, sequence from linkspan_outbox where lane = any ($1::smallint[]) and id = any ($2::text[])
+
 -- name: outbox_row
 select true from linkspan_outbox where lane = $1::smallint and position = $2::bigint
 
@@ -39,7 +42,7 @@ where mark.last = (
 -- name: outbox_add
 with counted as (
   insert into linkspan_sequence as counter (topic, key, last)
-  select topic, key, messages from unnest($1::text[], $2::text[], $3::bigint[]) as added (topic, key, messages)
+  select topic, key, messages from unnest($1::text[], $2::text[], $3::bigint[]) as added (topic, key, messages) /* when */
   on conflict (topic, key) do update set last = counter.last + excluded.last
   returning topic, key, last
 )
@@ -50,6 +53,15 @@ from unnest(
 ) with ordinality as row (lane, topic, name, id, key, behind, headers, data, place)
 join counted using (topic, key)
 order by row.place
+returning position, sequence
+
+-- name: outbox_add_one
+with counted as (
+  insert into linkspan_sequence as counter (topic, key, last) select $3::text, $6::text, 1 /* when */
+  on conflict (topic, key) do update set last = counter.last + 1 returning last
+)
+insert into linkspan_outbox (lane, format, at, topic, name, id, key, sequence, headers, data)
+select $7::smallint, $1::smallint, $2::float8, $3::text, $4::text, $5::text, $6::text, last, $8::bytea, $9::bytea from counted
 returning position, sequence
 
 -- name: outbox_delete
