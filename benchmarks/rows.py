@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 from benchmarks import report
 from benchmarks.batches import BATCHES, BATCHES_SYNC, BYTES, BYTES_JSON, batches
 from benchmarks.harness import BenchError, Effort, Meter, Nats, Sample, Side, Worker, end_to_end, interleave, median
+from benchmarks.instances import INSTANCES, instances
+from benchmarks.kafka import KAFKA, kafka
 from benchmarks.peers import settings as peers
 from benchmarks.report import Entry, Goal
 from benchmarks.startup import import_seconds, ready_seconds
@@ -355,6 +357,8 @@ class Row:
     goals: tuple[Goal, ...]
     budget: float
     rounds: int = 5
+    quick: bool = True
+    """Whether a quick run measures it too."""
 
 
 ROWS = {
@@ -362,6 +366,8 @@ ROWS = {
     "publish": Row(publish, (PUBLISH,), 40),
     "outbox": Row(outbox, (OUTBOX, OUTBOX_SYNC), 100, rounds=25),
     "batches": Row(batches, (BATCHES, BATCHES_SYNC, BYTES, BYTES_JSON), 100),
+    "kafka": Row(kafka, (KAFKA,), 55, quick=False),
+    "instances": Row(instances, (INSTANCES,), 40, rounds=3, quick=False),
     "latency": Row(latency, (LATENCY_P50, LATENCY_P99), 45),
     "query": Row(query, (QUERY, QUERY_CPU), 45),
     "overhead": Row(overhead, (EXTRA_SERVER, EXTRA_CLIENT), 45),

@@ -8,3 +8,7 @@ PUBLISHER = "FastStream 0.7: broker.publish(pydantic model, stream=...), awaits 
 GRPC = "grpcio.aio 1.85 both ends, one channel, upb messages, 5 s timeout, 2 metadata entries (traceparent, key), uvloop (dearer without)"
 BARE = "connectrpc's own server application on uvicorn, or its own client over the same transport: no middleware, deadline or trace"
 JSON = "pyqwest to FastAPI on uvicorn with httptools: POST of the event as JSON, kept-alive, a one-field answer; headers counted"
+KAFKA = (
+    "FastStream 0.7 (confluent): typed pydantic handler of one message, default middleware, logger off, uvloop, one member; "
+    "AckPolicy.ACK_FIRST (librdkafka commits every 5 s) and NACK_ON_ERROR (a commit after each message), the better one counts"
+)
