@@ -118,6 +118,7 @@ kafka: $(VENV)/.dev-installed ## Run the broker suite and whole stories on Apach
 
 .PHONY: crash
 crash: $(VENV)/.dev-installed ## Die at every commit, publish and ack, restart, check the history
+	@scripts/get_kafka.sh
 	$(call suite,crash)
 
 .PHONY: mutants

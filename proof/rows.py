@@ -65,6 +65,22 @@ ROWS: tuple[Row, ...] = (
         sharded=True,
     ),
     Row(
+        "order",
+        "order per key: 64 writers, 1,000 keys, 3 relays, kills and takeovers, on PostgreSQL and NATS",
+        "proof.order",
+        ("--events", "100000", "--shard", "50000"),
+        ("--events", "5000000", "--shard", "100000"),
+        sharded=True,
+    ),
+    Row(
+        "effects",
+        "an effect happens once: 30 % duplicates, forgotten acknowledgements, redrive after a week of simulated time",
+        "proof.effects",
+        ("--events", "100000", "--shard", "50000"),
+        ("--events", "5000000", "--shard", "100000"),
+        sharded=True,
+    ),
+    Row(
         "power",
         "a power cut loses nothing acknowledged and leaves no event without its row: SQLite and NATS on a disk that forgets",
         "tests.power.proof",
