@@ -7,10 +7,11 @@ table waits there for an advisory lock.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import defaultdict
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -19,6 +20,8 @@ from linkspan.envelope import LANES, lane_of
 from linkspan.ports import OUTBOX, Outcome, Outgoing
 from linkspan.runtime import system
 from linkspan.stores.postgres import PostgresStore
+from linkspan.stores.postgres_outbox import share
+from linkspan.stores.postgres_sql import QUERIES
 from linkspan.testing.store_probe import Settled, opened
 
 if TYPE_CHECKING:
@@ -120,6 +123,41 @@ async def test_t2_position_drawn_before_the_transaction_had_its_number_is_found(
                 f"values (1, {drawn}, 1, 0, 'shop.events', 'Placed', 'early', 'a', 1, '', '')"
             )
         assert await ids(one) == ["first", "early", "later"]
+
+
+async def test_pages_of_a_full_outbox_are_in_order_and_whole_whatever_lanes_are_fullest(postgres: PostgresRunner, schema: str) -> None:
+    """A look takes a few rows of each lane, and gives no row while one before it was not read."""
+    done, chance = Settled(), random.Random(11)
+    async with stores(postgres, schema, 1) as (one,):
+        keys = [*["a"] * 300, *["b"] * 60, *(f"k{number}" for number in range(300))]
+        chance.shuffle(keys)
+        await done.submit(one, done.unit(messages=[out(f"m{number}", key) for number, key in enumerate(keys)]))
+        for lanes in (None, [lane_of("a"), lane_of("b")], list(range(0, LANES, 2))):
+            wanted = [f"m{number}" for number, key in enumerate(keys) if lanes is None or lane_of(key) in lanes]
+            for limit in (7, 64, 100, 1000):
+                found: list[Outgoing] = []
+                while page := await one.unsent(found[-1].position if found else 0, limit, lanes):
+                    assert len(page) == min(limit, len(wanted) - len(found))
+                    found += page
+                assert [message.id for message in found] == wanted
+
+
+async def test_a_look_at_a_full_outbox_reads_not_much_more_than_it_gives(postgres: PostgresRunner, schema: str) -> None:
+    done = Settled()
+    async with stores(postgres, schema, 1) as (one,):
+        await done.submit(one, done.unit(messages=[out(f"m{number}", f"k{number}") for number in range(10_000)]))
+        connection = await asyncpg.connect(postgres.url(), server_settings={"search_path": schema})
+        await connection.execute("vacuum analyze linkspan_outbox")
+        sql = f"explain (analyze, format json) {QUERIES['outbox_unsent']}"
+        plan = await connection.fetchval(sql, 0, 1000, list(range(LANES)), share(1000, LANES))
+        await connection.close()
+        assert 1000 <= rows_read(json.loads(plan)[0]["Plan"]) <= 4000
+
+
+def rows_read(plan: dict[str, Any]) -> float:
+    """Add up what the scans of the outbox gave."""
+    own = plan["Actual Rows"] * plan["Actual Loops"] if plan.get("Relation Name") == "linkspan_outbox" else 0
+    return float(own + sum(rows_read(part) for part in plan.get("Plans", ())))
 
 
 async def test_t3_nothing_is_lost_while_transactions_overlap(postgres: PostgresRunner, schema: str) -> None:

@@ -12,7 +12,7 @@ from linkspan.ports import OUTBOX, Outcome, Outgoing
 from linkspan.stores import postgres_lanes, postgres_letters, postgres_scheduled
 from linkspan.stores.postgres_attest import durability
 from linkspan.stores.postgres_errors import coded
-from linkspan.stores.postgres_outbox import Deletions
+from linkspan.stores.postgres_outbox import Deletions, share
 from linkspan.stores.postgres_place import Place, PostgresLimits
 from linkspan.stores.postgres_pool import Pool
 from linkspan.stores.postgres_rows import Known, Rows
@@ -287,14 +287,15 @@ class PostgresStore:
     async def unsent(self, after: int, limit: int, lanes: Collection[int] | None = None) -> list[Outgoing]:
         """Return outbox rows above a position, without those that `sent` has named."""
         wanted, gone = list(_EVERY_LANE if lanes is None else lanes), self._deletions.positions
+        each = share(limit, len(wanted))
         found: list[Outgoing] = []
         with self._deletions.looking():
             while len(found) < limit:
-                rows = await self._read(QUERIES["outbox_unsent"], (after, limit, wanted))
-                found += [Outgoing(*row) for row in rows if row[-1] not in gone]
-                if len(rows) < limit:
+                rows = await self._read(QUERIES["outbox_unsent"], (after, limit, wanted, each))
+                found += [Outgoing(*row) for *row, _ in rows if row[-1] not in gone]
+                if not rows or not (rows[-1][-1] or len(rows) == limit):
                     break
-                after = rows[-1][-1]
+                after = rows[-1][-2]
             return [message for message in found if message.position not in gone][:limit]  # one page may have ended meanwhile
 
     def sent(self, messages: Sequence[Outgoing]) -> None:

@@ -1,4 +1,4 @@
-"""Outbox rows that the broker has: they are not shown any more, and deleted with a later group."""
+"""Outbox rows: how many a look takes of each lane; those that the broker has are not shown any more, and deleted with a later group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from linkspan.ports import Outgoing, Runtime, Timer
     from linkspan.stores.postgres_place import PostgresLimits
 
-__all__ = ["Deletions"]
+__all__ = ["Deletions", "share"]
+
+
+def share(limit: int, lanes: int) -> int:
+    """Return how many rows a look for `limit` takes of each lane: enough where rows are spread evenly, few where all are full."""
+    return min(limit, 2 * limit // max(lanes, 1) + 16)
 
 
 class Deletions:

@@ -69,10 +69,17 @@ delete from linkspan_outbox using unnest($1::smallint[], $2::bigint[]) as done (
 where linkspan_outbox.lane = done.lane and linkspan_outbox.position = done.position
 
 -- name: outbox_unsent
-select found.* from unnest($3::smallint[]) as wanted (lane) cross join lateral (
-  select topic, name, lane, id, key, headers, data, sequence, position from linkspan_outbox as message
-  where message.lane = wanted.lane and message.position > $1::bigint order by message.position limit $2::int
-) as found order by found.position limit $2::int
+-- A page takes some of each lane, and of these what lies before the end of the first lane that may have more.
+with page as materialized (
+  select found.* from unnest($3::smallint[]) as wanted (lane) cross join lateral (
+    select topic, name, lane, id, key, headers, data, sequence, position from linkspan_outbox as message
+    where message.lane = wanted.lane and message.position > $1::bigint order by message.position limit $4::int
+  ) as found
+), finished as (
+  select min(place) as last from (select max(position) as place from page group by lane having count(*) = $4::int) as full_lanes
+)
+select page.*, finished.last is not null as more from page cross join finished
+where finished.last is null or page.position <= finished.last order by page.position limit $2::int
 
 -- name: outbox_depth
 select count(*), min(at) from linkspan_outbox where position <> all ($1::bigint[])
