@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
+CALLERS_PUBLISH = 256
 
 
 class BenchError(Exception):
@@ -191,6 +192,10 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     def tail(self) -> str:
         """Give the last lines of the log, for a report of what went wrong."""
@@ -376,4 +381,20 @@ def end_to_end(producer: Worker, reader: Worker, work: tuple[str, dict[str, Any]
         producer.ask(verb, operations=number, **arguments)
         reader.hear()
         answer = meter.stop(number)
+    return Sample.of(answer)
+
+
+def drained(nats: Nats, reader: Worker, filler: Worker, measured: int, fill: dict[str, Any], read: dict[str, Any], **pids: int) -> Sample:
+    """Fill, drain, and check that every message was handled and acknowledged; `pids` are measured beside reader and nats-server."""
+    skip, total = measured // 8, measured + measured // 4
+    filler.ask("fill", **fill, operations=total, callers=CALLERS_PUBLISH)
+    reader.ask("expect", skip=skip, measured=measured, total=total, pids={"nats-server": nats.pid, **pids})
+    reader.ask("start", **read)
+    answer = reader.ask("result", timeout=40)
+    left = nats.unsettled()
+    reader.ask("stop", total=total)
+    nats.reset()
+    if left:
+        message = f"'{reader.name}' left {left} of {total} messages unacknowledged"
+        raise BenchError(message)
     return Sample.of(answer)

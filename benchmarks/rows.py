@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from benchmarks import report
 from benchmarks.batches import BATCHES, BATCHES_SYNC, BYTES, BYTES_JSON, batches
-from benchmarks.harness import BenchError, Effort, Meter, Nats, Sample, Side, Worker, end_to_end, interleave, median
+from benchmarks.harness import CALLERS_PUBLISH, Effort, Meter, Nats, Sample, Side, Worker, drained, end_to_end, interleave, median
 from benchmarks.instances import INSTANCES, instances
 from benchmarks.kafka import KAFKA, kafka
 from benchmarks.peers import settings as peers
+from benchmarks.postgres import ALONE, CONSUME, CONSUME_FETCHED, CONSUME_GROUPS, SINGLE, WRITE, consuming, writing
 from benchmarks.report import Entry, Goal
 from benchmarks.startup import import_seconds, ready_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-CALLERS_PUBLISH = 256
 CALLERS_QUERY = 64
 OURS = "Linkspan, public API, typed handlers, default middleware, deadline and trace context, uvloop"
 
@@ -108,12 +108,14 @@ def consumer(bench: Bench) -> list[Entry]:
     def peer(mode: str) -> Sample:
         topic = bench.fresh("bench")
         theirs_fill.ask("declare", url=nats.url, topic=topic)
-        return drained(nats, theirs, theirs_fill, bench.effort.count(8_000), {"url": nats.url, "topic": topic}, {"mode": mode})
+        where = {"url": nats.url, "topic": topic}
+        return drained(nats, theirs, theirs_fill, bench.effort.count(8_000), where, {**where, "mode": mode})
 
     def ours(mode: str, measured: int) -> Sample:
         directory = str(bench.scratch / bench.fresh("store"))
         mine.ask("declare", url=nats.url, directory=directory, mode=mode)
-        return drained(nats, mine, mine_fill, bench.effort.count(measured), {"url": nats.url}, {"directory": directory, "mode": mode})
+        how = {"url": nats.url, "directory": directory, "mode": mode}
+        return drained(nats, mine, mine_fill, bench.effort.count(measured), {"url": nats.url}, how)
 
     samples = bench.compare(
         [
@@ -131,22 +133,6 @@ def consumer(bench: Bench) -> list[Entry]:
         report.throughput(CONSUMER_INBOX, samples["Linkspan, inbox and recorded effect"], best, limit="consumer", **detail),
         report.throughput(CONSUMER_READS, samples["Linkspan, inbox and a read before the write"], best, limit="consumer", **detail),
     ]
-
-
-def drained(nats: Nats, reader: Worker, filler: Worker, measured: int, where: dict[str, Any], how: dict[str, Any]) -> Sample:
-    """Fill, drain, and check that every message was handled and acknowledged."""
-    skip, total = measured // 8, measured + measured // 4
-    filler.ask("fill", **where, operations=total, callers=CALLERS_PUBLISH)
-    reader.ask("expect", skip=skip, measured=measured, total=total, pids={"nats-server": nats.pid})
-    reader.ask("start", **where, **how)
-    answer = reader.ask("result", timeout=40)
-    left = nats.unsettled()
-    reader.ask("stop", total=total)
-    nats.reset()
-    if left:
-        message = f"'{reader.name}' left {left} of {total} messages unacknowledged"
-        raise BenchError(message)
-    return Sample.of(answer)
 
 
 # --- publish ----------------------------------------------------------------------------------
@@ -368,6 +354,8 @@ ROWS = {
     "batches": Row(batches, (BATCHES, BATCHES_SYNC, BYTES, BYTES_JSON), 100),
     "kafka": Row(kafka, (KAFKA,), 55, quick=False),
     "instances": Row(instances, (INSTANCES,), 40, rounds=3, quick=False),
+    "postgres": Row(writing, (WRITE, SINGLE, ALONE), 30, rounds=9, quick=False),
+    "postgres-consumer": Row(consuming, (CONSUME, CONSUME_GROUPS, CONSUME_FETCHED), 40, quick=False),
     "latency": Row(latency, (LATENCY_P50, LATENCY_P99), 45),
     "query": Row(query, (QUERY, QUERY_CPU), 45),
     "overhead": Row(overhead, (EXTRA_SERVER, EXTRA_CLIENT), 45),

@@ -23,6 +23,9 @@ EFFECT = "insert into effect (order_id, cents, note) values (?, ?, ?)"
 DISCOUNT = "select discount from customer where customer_id = ?"
 
 
+ON_POSTGRES = tuple(table.removesuffix(" without rowid") for table in TABLES)
+
+
 class Commits:
     """Notes when the effect of each event was committed, by the hook that stands before and after every commit."""
 
@@ -46,7 +49,7 @@ class Commits:
 
 
 class Consumer:
-    """One App that consumes one topic; `mode` is ack, inbox, reads or moments (inbox with a clock on each commit)."""
+    """One App that consumes one topic; `mode` is ack, inbox, reads, writes (at once) or moments (inbox, a clock on each commit)."""
 
     def __init__(self) -> None:
         self._app: App | None = None
@@ -55,28 +58,30 @@ class Consumer:
         self._mode = ""
         self._commits = Commits()
 
-    async def declare(self, url: str, directory: str, mode: str) -> None:
+    async def declare(self, url: str, directory: str, mode: str, store: str | None = None) -> None:
         """Create the stream and the group, as a first deployment does."""
-        await self.start(url, directory, mode)
+        await self.start(url, directory, mode, store)
         await self._close()
 
-    async def start(self, url: str, directory: str, mode: str) -> None:
-        """Consume."""
+    async def start(self, url: str, directory: str, mode: str, store: str | None = None) -> None:
+        """Consume; `store` is another database than SQLite."""
         self._mode = mode
-        self._mail = self._service(mode)
+        self._mail = self._service(mode, TABLES if store is None else ON_POSTGRES)
         runtime = self._commits.runtime() if mode == "moments" else None
-        self._app = App(self._mail, broker=url, data=directory, runtime=runtime)
+        self._app = App(self._mail, broker=url, data=directory, store=store, runtime=runtime)
         await self._app.start()
 
-    def _service(self, mode: str) -> Service:
-        mail = Service("mail", migrations=TABLES)
+    def _service(self, mode: str, tables: tuple[str, ...]) -> Service:
+        mail = Service("mail", migrations=tables)
 
         @mail.on(OrderPlaced, once=mode != "ack")
         async def on_order_placed(ctx: Context, event: OrderPlaced) -> None:
             assert event.cents
             if mode == "reads":
                 assert not await ctx.tx.execute(DISCOUNT, event.customer_id)
-            if mode != "ack":
+            if mode == "writes":
+                await ctx.tx.execute(EFFECT, event.order_id, event.cents, event.note)
+            elif mode != "ack":
                 ctx.tx.record(EFFECT, event.order_id, event.cents, event.note)
             if mode == "moments":
                 self._commits.handled.append(event.order_id)

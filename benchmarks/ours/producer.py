@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,18 @@ def commit_one(app: App) -> Callable[[int], Awaitable[Any]]:
     return operation
 
 
+def commit_interactively(app: App) -> Callable[[int], Awaitable[Any]]:
+    """Give the operation with the order written at once, in an interactive transaction, as one does who reads before."""
+
+    async def operation(number: int) -> None:
+        event = OrderPlaced(**ROWS[number % payload.VARIETY])
+        async with app.transaction(orders) as ctx:
+            await ctx.tx.execute(ORDER, event.order_id, event.customer_id, event.cents)
+            await ctx.publish(event)
+
+    return operation
+
+
 class Producer:
     """One App that owns the event."""
 
@@ -50,17 +63,23 @@ class Producer:
         if point == "store.commit.after":
             self._commits.append(time.monotonic_ns())
 
-    async def start(self, url: str, directory: str, *, timed: bool = False, batches: bool = False) -> None:
-        """Start the App; `timed` notes when each commit ended, `batches` publishes in batches."""
+    async def start(self, url: str, directory: str, *, timed: bool = False, batches: bool = False, store: str | None = None) -> None:
+        """Start the App; `timed` notes when each commit ended, `batches` publishes in batches, `store` is another database than SQLite."""
         orders.batches = Batches(mixed=True) if batches else None
         runtime = system(self._reached) if timed else None
-        self._app = App(orders, broker=url, http="127.0.0.1:0", data=directory, runtime=runtime)
+        self._app = App(orders, broker=url, http="127.0.0.1:0", data=directory, store=store, runtime=runtime)
         await self._app.start()
 
     async def commit(self, operations: int, callers: int) -> None:
         """Commit `operations` orders with `callers` in flight."""
         assert self._app
         await worker.closed_loop(callers, operations, commit_one(self._app))
+
+    async def write(self, operations: int, callers: int, pids: dict[str, int], *, interactive: bool) -> dict[str, Any]:
+        """Measure `operations` commits with `callers` in flight: the order recorded, or written at once."""
+        assert self._app
+        one = commit_interactively(self._app) if interactive else commit_one(self._app)
+        return await worker.timed_loop(callers, operations, one, {"writer": os.getpid()} | pids)
 
     async def pace(self, operations: int, per_second: float) -> dict[str, Any]:
         """Commit at a steady pace; give when each order was committed, nanoseconds on the machine's monotonic clock."""
@@ -75,6 +94,18 @@ class Producer:
             moments[ROWS[number % payload.VARIETY]["order_id"]] = self._commits[before]
         return {"moments": moments}
 
+    async def fill(self, url: str, directory: str, store: str, operations: int, callers: int) -> None:
+        """Commit without measuring, and let the outbox run empty."""
+        await self.start(url, directory, store=store)
+        await self.commit(operations, callers)
+        await self.stop()
+
+    async def count(self) -> dict[str, Any]:
+        """Count the orders that are stored."""
+        assert self._app
+        async with self._app.transaction(orders) as ctx:
+            return {"orders": (await ctx.tx.execute("select count(*) from orders"))[0][0]}
+
     async def stop(self) -> None:
         """Close the App: the outbox is flushed first."""
         assert self._app
@@ -84,4 +115,4 @@ class Producer:
 
 if __name__ == "__main__":
     producer = Producer()
-    worker.main({name: getattr(producer, name) for name in ("start", "commit", "pace", "stop")})
+    worker.main({name: getattr(producer, name) for name in ("start", "commit", "fill", "write", "pace", "count", "stop")})

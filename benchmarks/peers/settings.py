@@ -12,3 +12,11 @@ KAFKA = (
     "FastStream 0.7 (confluent): typed pydantic handler of one message, default middleware, logger off, uvloop, one member; "
     "AckPolicy.ACK_FIRST (librdkafka commits every 5 s) and NACK_ON_ERROR (a commit after each message), the better one counts"
 )
+ASYNCPG_WRITER = (
+    "asyncpg 0.32 by hand: pool of 16, prepared statements, no reset query; begin, the order, one statement for the key's counter and the "
+    "outbox row, commit; the same columns, headers and payload as ours, and the same order per key; uvloop"
+)
+ASYNCPG_CONSUMER = (
+    "nats-py 2.16 and asyncpg 0.32 by hand: pull consumer (fetches of 256), a key always on the same of 16 workers; begin, inbox id, "
+    "effect, commit, ack; or one statement for a whole fetch; no fences, gaps, retries or dead letters; uvloop"
+)
