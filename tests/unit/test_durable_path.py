@@ -68,21 +68,23 @@ async def test_lost_confirmations_do_not_double(tmp_path: Path) -> None:
             ]
 
 
-async def test_batch_in_doubt_is_sent_again_singly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["lost_confirmations", "lost_publishes"])
+async def test_batch_in_doubt_is_sent_again_singly(tmp_path: Path, fault: str) -> None:
     async with system(tmp_path) as run:
-        orders = run.app.services[0]
-        run.faults.lost_confirmations = 1.0
+        orders, relay = run.app.services[0], run.app.running["orders"].relay
+        setattr(run.faults, fault, 1.0)
         async with run.app.transaction(orders) as ctx:
             for number in range(200):
-                await ctx.publish(Placed(order=f"k{number % 7}", number=number))
-        await until(lambda: run.app.running["orders"].relay._batch is None, "the batch has failed")
-        run.faults.lost_confirmations = 0.0
+                await ctx.publish(Placed(order=f"k{number % 50}", number=number))
+        await until(lambda: relay._failures > 0 or not relay.waiting, "the batch and what was sent of it singly have failed")
+        assert relay.waiting == 200
+        setattr(run.faults, fault, 0.0)
         await has_effects(run, 200, step=0.5)
-        await run.app.running["orders"].relay.flush()
+        await relay.flush()
 
-        for key in range(7):
+        for key in range(50):
             numbers = await run.effects(f"select number from effect where key = 'k{key}' order by position")
-            assert numbers == [(n,) for n in range(key, 200, 7)]
+            assert numbers == [(n,) for n in range(key, 200, 50)]
 
 
 async def test_broker_away_keeps_rows_and_order(tmp_path: Path) -> None:
