@@ -7,22 +7,28 @@ What was done is appended to `--resume FILE`, so an interrupted run goes on wher
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.shop import run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from concurrent.futures import Future
 
 FAST = Path("/dev/shm")
 """Simulated power is never cut, so files need no disk."""
+LIVES = 50
+"""Seeds that one process lives through."""
 
 
 def one(seed: int) -> dict[str, Any]:
@@ -37,6 +43,24 @@ def one(seed: int) -> dict[str, Any]:
         "effects": found.effects,
         "violations": [f"{each.rule} {each.consumer} {each.id}: {each.text}" for each in found.violations],
     }
+
+
+def lived_through(seeds: Iterable[int], jobs: int) -> Iterator[dict[str, Any]]:
+    """Live through seeds, some side by side, in processes that are replaced: what was killed in a history is never tidied up."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=silence, max_tasks_per_child=LIVES) as pool:
+        running: set[Future[dict[str, Any]]] = set()
+        for seed in seeds:
+            running.add(pool.submit(one, seed))
+            if len(running) >= 2 * jobs:
+                ended, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (each.result() for each in ended)
+        yield from (each.result() for each in as_completed(running))
+
+
+def silence() -> None:
+    """Log nothing: histories are full of errors that are meant."""
+    logging.disable(logging.CRITICAL)
 
 
 def summary(done: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
@@ -61,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=1, help="the first of many seeds (default: 1)")
     parser.add_argument("--seeds", type=int, default=200, help="how many (default: 200)")
     parser.add_argument("--minutes", type=float, default=60.0, help="stop after so many minutes (default: 60)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="histories side by side (default: a core each)")
     parser.add_argument("--resume", type=Path, help="a file of results, read and appended to")
     parser.add_argument("--out", type=Path, help="where the JSON summary goes")
     options = parser.parse_args(arguments)
@@ -69,23 +94,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = one(options.seed)
         print(json.dumps(found, indent=2))
         return 1 if found["violations"] else 0
-    logging.disable(logging.CRITICAL)
     done: list[dict[str, Any]] = []
     if options.resume is not None and options.resume.exists():
         done = [json.loads(line) for line in options.resume.read_text("utf-8").splitlines()]
     known = {each["seed"] for each in done}
     began = time.monotonic()
-    for seed in range(options.first, options.first + options.seeds):
-        if time.monotonic() - began > options.minutes * 60:
-            break
-        if seed in known:
-            continue
-        done.append(one(seed))
+    end = began + options.minutes * 60
+    seeds = (seed for seed in range(options.first, options.first + options.seeds) if seed not in known)
+    for found in lived_through(itertools.takewhile(lambda _: time.monotonic() < end, seeds), options.jobs):
+        done.append(found)
         if options.resume is not None:
             with options.resume.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(done[-1]) + "\n")
         if done[-1]["violations"]:
-            print(f"seed {seed}: {done[-1]['violations'][0]}; again with: python -m proof.simulation --seed {seed}", flush=True)
+            print(
+                f"seed {found['seed']}: {found['violations'][0]}; again with: python -m proof.simulation --seed {found['seed']}", flush=True
+            )
         elif len(done) % 100 == 0:
             print(f"{len(done)} seeds, {time.monotonic() - began:.0f} s", flush=True)
     row = summary(done, time.monotonic() - began)

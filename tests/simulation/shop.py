@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -256,7 +257,7 @@ def settled(world: World, shop: Shop, folder: Path) -> bool:
     if shop.placed < PLACES:
         return False
     for name in ("orders", "ledger"):
-        with sqlite3.connect(f"file:{folder / name}.db?mode=ro", uri=True) as database:
+        with closing(sqlite3.connect(f"file:{folder / name}.db?mode=ro", uri=True)) as database:
             if database.execute("select exists (select 1 from linkspan_outbox) or exists (select 1 from linkspan_letter)").fetchone()[0]:
                 return False
     return all(group.floor == len(topic.records) for topic in world.log.topics.values() for group in topic.groups.values())
@@ -264,7 +265,7 @@ def settled(world: World, shop: Shop, folder: Path) -> bool:
 
 def rows(path: Path) -> list[tuple[str, str, int]]:
     """Return a database's effects in their order."""
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         return database.execute("select what, key, number from effect order by position").fetchall()
 
 

@@ -86,6 +86,10 @@ class Readers:
     async def aclose(self) -> None:
         """Let what runs end, then close."""
         await asyncio.to_thread(self._pool.shutdown)
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the connections; nothing may be reading."""
         for connection in self._connections:
             connection.close()
         self._connections.clear()

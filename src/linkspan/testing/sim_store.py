@@ -106,4 +106,5 @@ class SimStore(SqliteStore):
         if hasattr(self._writer, "connection"):
             self._writer.undo()  # a connection that is closed with a transaction open would keep the file locked
             self._writer.connection.close()
+        self._readers.drop()
         self._lock.free(in_order=False)
