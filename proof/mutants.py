@@ -37,21 +37,21 @@ def kept(resume: Path | None) -> dict[str, Verdict]:
 
 def prove(patches: Sequence[Patch], resume: Path | None) -> list[Verdict]:
     """Try what has no verdict yet; report and keep each as it comes."""
-    done = kept(resume)
-    left = [patch for patch in patches if digest(patch) not in done]
+    done, digests = kept(resume), {patch: digest(patch) for patch in patches}
+    left = [patch for patch in patches if digests[patch] not in done]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         trials = {pool.submit(tried, patch): patch for patch in left}
         for count, trial in enumerate(as_completed(trials), len(patches) - len(left) + 1):
             patch, verdict = trials[trial], trial.result()
-            done[digest(patch)] = verdict
+            done[digests[patch]] = verdict
             ended = "caught" if verdict.caught else "not run" if verdict.skipped else "SURVIVED"
             print(f"[{count}/{len(patches)}] {ended:8} {verdict.seconds:5.1f} s  {verdict.name}: {verdict.killer}", flush=True)
             if not verdict.caught:
                 print(f"    {verdict.said}", flush=True)
             if resume is not None:
                 with resume.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"digest": digest(patch), **asdict(verdict)}) + "\n")
-    return [done[digest(patch)] for patch in patches]
+                    file.write(json.dumps({"digest": digests[patch], **asdict(verdict)}) + "\n")
+    return [done[digests[patch]] for patch in patches]
 
 
 def summary(verdicts: Sequence[Verdict], patches: Sequence[Patch], clean: str) -> dict[str, Any]:

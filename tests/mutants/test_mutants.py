@@ -22,11 +22,13 @@ PATCHES = {patch.name: patch for patch in all_patches()}
 @pytest.fixture(scope="module")
 def verdicts(request: pytest.FixtureRequest) -> Iterator[Mapping[str, Future[Verdict]]]:
     """Try those that were asked for, a few at once."""
-    asked = [
-        item.callspec.params["name"] for item in request.session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-    ]
+    asked = {
+        item.callspec.params.get("name")
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    }
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield begin([PATCHES[name] for name in PATCHES if name in asked], pool)
+        yield begin([patch for name, patch in PATCHES.items() if name in asked], pool)
         pool.shutdown(cancel_futures=True)
 
 
