@@ -126,11 +126,12 @@ class Lanes:
         self._soon.clear()
 
     async def _beat(self) -> None:
-        keep = set(self.held) - self._left if self._left else None
+        left = set(self._left)  # what is given up while the store is asked is told at the next beat
+        keep = set(self.held) - left if left else None
         begun = self._clock.monotonic()
         tenure = await self._store.hold_lanes(self._service, self._instance, keep=keep, lease=LEASE)
         self._extend(begun + LEASE)
-        self._left.clear()
+        self._left -= left
         await self._follow(tenure)
 
     def _extend(self, until: float) -> None:

@@ -26,6 +26,7 @@ class Ledger:
         self.members: dict[str, float] = {}
         self.lanes: dict[int, tuple[str, int]] = dict.fromkeys(range(64), ("", 0))
         self.deaf: set[str] = set()
+        self.slow = 0.0
 
     async def hold_lanes(self, _service: str, instance: str, *, keep: Collection[int] | None, lease: float) -> Tenure:
         if instance in self.deaf:
@@ -42,7 +43,10 @@ class Ledger:
             if not owner and len(mine) < share:
                 self.lanes[lane] = (instance, epoch + 1)
                 mine[lane] = epoch + 1
-        return Tenure(mine, share, len(self.members))
+        members = len(self.members)
+        if self.slow:
+            await self.clock.sleep(self.slow)  # the answer is on its way
+        return Tenure(mine, share, members)
 
     async def leave_lanes(self, _service: str, instance: str) -> None:
         if instance in self.deaf:
@@ -117,6 +121,18 @@ async def test_instances_come_to_even_shares_and_finish_what_they_give_up_first(
     await fleet.start("c")
     await fleet.advance(10)
     assert fleet.sizes() == [21, 21, 22]
+    await fleet.end()
+
+
+@pytest.mark.parametrize("finishing", [3.0, 3.25, 3.5, 3.75, 4.0])
+async def test_lanes_are_left_whenever_they_are_finished_however_slow_the_store_is(finishing: float) -> None:
+    """What was finished while the store was being asked was never left: nobody worked on it again."""
+    fleet = Fleet()
+    await fleet.start("a", finishing=finishing)
+    await fleet.start("b")
+    fleet.ledger.slow = 0.5
+    await fleet.advance(12)
+    assert fleet.sizes() == [32, 32]
     await fleet.end()
 
 
