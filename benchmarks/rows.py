@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from benchmarks import report
+from benchmarks.backlog import FLAT, backlog
 from benchmarks.batches import BATCHES, BATCHES_SYNC, BYTES, BYTES_JSON, batches
 from benchmarks.harness import CALLERS_PUBLISH, Effort, Meter, Nats, Sample, Side, Worker, drained, end_to_end, interleave, median
 from benchmarks.instances import INSTANCES, instances
@@ -352,10 +353,11 @@ ROWS = {
     "publish": Row(publish, (PUBLISH,), 40),
     "outbox": Row(outbox, (OUTBOX, OUTBOX_SYNC), 100, rounds=25),
     "batches": Row(batches, (BATCHES, BATCHES_SYNC, BYTES, BYTES_JSON), 100),
-    "kafka": Row(kafka, (KAFKA,), 55, quick=False),
-    "instances": Row(instances, (INSTANCES,), 40, rounds=3, quick=False),
+    "kafka": Row(kafka, (KAFKA,), 40, quick=False),
+    "instances": Row(instances, (INSTANCES,), 25, rounds=3, quick=False),
     "postgres": Row(writing, (WRITE, SINGLE, ALONE), 30, rounds=9, quick=False),
     "postgres-consumer": Row(consuming, (CONSUME, CONSUME_GROUPS, CONSUME_FETCHED), 40, quick=False),
+    "backlog": Row(backlog, tuple(FLAT.values()), 22, rounds=3, quick=False),
     "latency": Row(latency, (LATENCY_P50, LATENCY_P99), 45),
     "query": Row(query, (QUERY, QUERY_CPU), 45),
     "overhead": Row(overhead, (EXTRA_SERVER, EXTRA_CLIENT), 45),
