@@ -20,7 +20,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=f"measure these rows only: {', '.join(ROWS)}")
     parser.add_argument("--rounds", type=int, help="rounds of each side, interleaved (default 5 or what a row needs, with --quick 3)")
-    parser.add_argument("--quick", action="store_true", help="two minutes instead of eight: fewer and shorter rounds")
+    parser.add_argument("--quick", action="store_true", help="two minutes instead of twelve: fewer and shorter rounds, and not every row")
     return parser.parse_args()
 
 

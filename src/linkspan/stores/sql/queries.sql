@@ -61,6 +61,9 @@ select topic, key, source, id, type, headers, data, state, attempts, due, code, 
   where earlier.topic = letter.topic and earlier.key = letter.key and earlier.position < letter.position
 )
 
+-- name: letter_redrive
+update linkspan_letter set state = 'redrive' where position = ? and state = 'dead'
+
 -- name: letter_due
 select topic, key, position from (
   select * from (
@@ -77,9 +80,6 @@ select topic, key, position from (
     order by due limit ?1
   )
 ) order by position limit ?1
-
--- name: letter_redrive
-update linkspan_letter set state = 'redrive' where position = ? and state = 'dead'
 
 -- name: letter_names
 select topic, source, id from linkspan_letter where position = ? and state = 'dead'
