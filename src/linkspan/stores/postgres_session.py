@@ -193,19 +193,30 @@ class PostgresSession:
     async def _check_entrance(self, connection: Connection) -> None:
         """Hold the fence and move the mark. Only now: a handler that is paused keeps nobody from taking its lane."""
         unit = self._unit
-        if unit.fence is not None and not await self._holds_fence(connection, unit.fence):
+        holds, moved = await self._entered(connection, unit)
+        if not holds:
             unit.outcome = Outcome.MOVED
             raise Error(Code.ABORTED, "The lane was taken by another instance meanwhile: it handles the message.")
+        if moved:
+            return
         refused = await mark_lets_in(connection, unit)
         if refused is not None:
             unit.outcome = refused
             raise Error(Code.ABORTED, f"The key's mark does not let the message in ({refused.value}): it was handled, or comes too early.")
 
-    async def _holds_fence(self, connection: Connection, fence: tuple[str, int, int]) -> bool:
-        """Keep the lane from being taken until the commit, but not for long when this process stands still; tell whether it is ours."""
+    async def _entered(self, connection: Connection, unit: Unit) -> tuple[bool, bool]:
+        """Tell whether the lane is ours, and whether the mark was moved with that: it is where the message is the next of its key.
+
+        The lane cannot be taken then until the commit, but not for long when this process stands still.
+        """
+        if unit.fence is None:
+            return True, False
         idle = str(round(self._around.limits.idle * 1000))
-        row = await connection.fetchrow(QUERIES["fence_hold"], *fence[:2], idle)
-        return row is not None and row[0] == fence[2]
+        if unit.mark is None:
+            row = await connection.fetchrow(QUERIES["fence_hold"], *unit.fence[:2], idle)
+            return row is not None and row[0] == unit.fence[2], False
+        row = await connection.fetchrow(QUERIES["entrance"], *unit.fence[:2], idle, unit.fence[2], *unit.mark)
+        return row is not None and bool(row[0]), row is not None and row[1]
 
     async def _came_true(self, messages: Sequence[Outgoing], numbers: Sequence[Numbers]) -> bool:
         """Tell whether a commit whose answer was lost was made: the inbox claim says, else the first message's row or number.

@@ -16,6 +16,18 @@ where (service, lane) in (select * from unnest($1::text[], $2::smallint[])) orde
 select epoch, set_config('idle_in_transaction_session_timeout', $3::text, true) from linkspan_lane
 where service = $1::text and lane = $2::smallint for share
 
+-- name: entrance
+with fence as (
+  select epoch, set_config('idle_in_transaction_session_timeout', $3::text, true) from linkspan_lane
+  where service = $1::text and lane = $2::smallint for share
+), moved as (
+  insert into linkspan_mark as mark (scope, topic, key, last)
+  select $5::text, $6::text, $7::text, $8::bigint from fence where epoch = $4::bigint
+  on conflict (scope, topic, key) do update set last = excluded.last where mark.last = excluded.last - 1
+  returning 1
+)
+select (select epoch from fence) = $4::bigint, exists (select 1 from moved)
+
 -- name: sequence_seen
 select last from linkspan_sequence where topic = $1::text and key = $2::text for update
 
