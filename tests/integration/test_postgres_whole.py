@@ -146,7 +146,7 @@ async def test_user_rows_are_waited_for_before_the_counter_of_a_key_is_locked(po
             async with asyncio.timeout(20):
                 while not await beside.fetchval(stuck):
                     assert not waiting.done()
-            assert await beside.fetchval(f"select last from {schema}.linkspan_sequence where key = 'k' for update nowait") == 1
+            assert await beside.fetchval(f"select last from {schema}.linkspan_sequence where key = 'k' for update skip locked") == 1
         finally:
             await beside.close()
         await session.rollback()
