@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AT_ONCE", "Verdict", "begin", "on_clean_code", "tried"]
 
-AT_ONCE = 2
+AT_ONCE = max(2, os.cpu_count() or 1)
 """Mutants tried side by side."""
 LIMIT = 150.0
 """Seconds after which a killing test is ended from outside; its own time limit is shorter."""
