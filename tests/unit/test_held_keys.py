@@ -72,7 +72,7 @@ async def test_waiting_letter_whose_run_could_not_be_noted_is_taken_up_at_the_ne
         await looked_at_all(run)
         monkeypatch.setattr(Holding, "_noted", noted)
         await run.publish(("good", 1), ("good", 2))
-        run.app.running["mail"].holding.beware()
+        run.app.running["mail"].holding._wary = True
         await moved(run, 10.0, step=0.5)
 
         assert not failures
