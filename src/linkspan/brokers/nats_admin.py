@@ -47,6 +47,8 @@ _STREAM_MISSING, _CONSUMER_MISSING = 10059, 10014
 _NO_CLUSTER, _TOO_FEW_SERVERS, _BUSY = 10074, {10005, 10023}, 503
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _STALE_TRIES, _STALE_WAIT = 6, 0.02
+_OFFLINE_TRIES, _OFFLINE_WAIT = 20, 0.25
+"""How often a stream is asked for, and the seconds between, while servers of the cluster are known and away: they may be starting, too."""
 
 
 def stream_of(topic: str) -> str:
@@ -164,17 +166,22 @@ class Admin:
     async def _create_stream(self, topic: str, wanted: dict[str, Any]) -> None:
         """Create it with as many replicas as were asked for, else with three in a cluster and one without."""
         path, what = f"STREAM.CREATE.{wanted['name']}", f"The stream of topic '{topic}'"
-        try:
-            await self._create(path, wanted, what)
-        except RefusedError as error:
-            if error.reason == _NO_CLUSTER and not self._replicas:
+        for left in reversed(range(_OFFLINE_TRIES)):
+            try:
+                await self._create(path, wanted, what)
+            except RefusedError as error:
+                few = error.reason in _TOO_FEW_SERVERS and error.status != _BUSY
+                if few and left and "offline" in error.description:
+                    await self._clock.sleep(_OFFLINE_WAIT)
+                    continue
+                if few:
+                    count = wanted["num_replicas"]
+                    text = f"{what} cannot have {count} replicas ({error.description}): run {count} servers with JetStream"
+                    raise SetupError(f"{text} in the cluster, or end the broker's address with '?replicas=1'.") from error
+                if error.reason != _NO_CLUSTER or self._replicas:
+                    raise
                 await self._create(path, wanted | {"num_replicas": 1}, what)
-            elif error.reason in _TOO_FEW_SERVERS and error.status != _BUSY:
-                count = wanted["num_replicas"]
-                text = f"{what} cannot have {count} replicas ({error.description}): run {count} servers with JetStream"
-                raise SetupError(f"{text} in the cluster, or end the broker's address with '?replicas=1'.") from error
-            else:
-                raise
+            return
 
     async def declare_lanes(self, topic: str, group: str, lanes: Iterable[int], *, create: bool = True) -> list[Drift]:
         """Create a consumer per lane; where the group had one for all, each lane goes on where that stands."""
