@@ -161,33 +161,3 @@ async def test_reset_brings_unsettled_again_in_order_from_the_next_leader(tmp_pa
         await got.all_of({b"0 %d" % number for number in range(20)})
         assert got.first_seen() == [b"0 %d" % number for number in range(20)]
         await broker.aclose()
-
-
-async def test_a_stream_is_made_as_soon_as_a_server_that_was_away_is_back(tmp_path: Path) -> None:
-    async with NatsCluster(tmp_path) as cluster:
-        broker = await opened(cluster)
-        node = cluster.nodes[-1]
-        node.kill()
-        declaring = asyncio.create_task(declared(broker))
-        await asyncio.sleep(1.0)
-        early = declaring.done()
-        await node.start()
-        await declaring
-
-        assert not early
-        stream = await cluster.ask(f"$JS.API.STREAM.INFO.{STREAM}")
-        assert stream["config"]["num_replicas"] == 3
-        await broker.aclose()
-
-
-async def declared(broker: Broker) -> None:
-    """Do what the start of a service does while nobody leads: try again."""
-    while True:
-        try:
-            await broker.declare([TOPIC], [])
-        except Error as error:
-            if error.code is not Code.UNAVAILABLE:
-                raise
-            await asyncio.sleep(0.1)
-        else:
-            return
