@@ -165,7 +165,8 @@ class Run:
     async def _watch(self) -> None:
         while True:
             for name, process in self._processes.items():
-                if process.exitcode is None or (name == "driver" and self.driven) or name in self._held_down:
+                # What is told to end is asked by whoever told it: an exit code can be read only once.
+                if name in self._held_down or (name == "driver" and self.driven) or process.exitcode is None:
                     continue
                 if name == "driver" and process.exitcode == 0:
                     self.driven = True
