@@ -25,11 +25,12 @@ SHARD = 20
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(1, SEEDS + 1, SHARD))
 def test_nothing_is_lost_doubled_or_reordered_whatever_the_seed(first: int) -> None:
-    found = list(lived_through(range(first, first + SHARD), os.cpu_count() or 1))
-
-    assert [(each["seed"], each["violations"]) for each in found if each["violations"]] == []
-    assert min(each["effects"] for each in found) > 100
-    assert sum(each["deaths"] for each in found) > SHARD
+    deaths = 0
+    for each in lived_through(range(first, first + SHARD), os.cpu_count() or 1):
+        assert not each["violations"], f"python -m proof.simulation --seed {each['seed']}"
+        assert each["effects"] > 100
+        deaths += each["deaths"]
+    assert deaths > SHARD
 
 
 def test_one_seed_is_one_history(tmp_path: Path) -> None:
