@@ -193,6 +193,7 @@ class StoreContract(ScheduledScenarios):
         async with self.store(tmp_path) as store:
             await done.submit(store, done.unit(messages=messages))
             store.sent(messages[:1] + messages[2:])
+            expect(store.deleting(messages[0].position), True, "a sent row is being deleted from then on")
             expect([m.id for m in await store.unsent(0, 10)], ["1"], "a sent row is not unsent")
             expect((await store.depth())[0], 1, "nor counted")
             expect(store.deleting(messages[1].position), False, "an unsent row is not being deleted")
