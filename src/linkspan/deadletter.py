@@ -149,6 +149,10 @@ class Holding:
         """Return a topic's name in the table: services that share a store hold their letters apart."""
         return f"{self._home.name}:{topic}"
 
+    def _topic_of(self, letter: Letter) -> str:
+        """Return the topic of a letter of this service."""
+        return letter.topic.removeprefix(self._place(""))
+
     # --- in ---
 
     def hold(self, consumer: Consumer, work: Work, state: LetterState, error: Error | None) -> None:
@@ -306,7 +310,7 @@ class Holding:
                 del self._keys[topic, name]
         heads = await self._store.heads(self._clock.now(), AT_ONCE, lanes)
         for letter in heads:
-            place = (letter.topic.removeprefix(self._place("")), letter.key)
+            place = (self._topic_of(letter), letter.key)
             key = self._keys.get(place)
             if key is None:
                 self._lookout.all |= place[0] in self._consumers  # not where it is another service's, or nobody's any more
@@ -319,7 +323,7 @@ class Holding:
 
     def redrive(self, letter: Letter, statements: Sequence[tuple[str, Sequence[Value]]]) -> bool:
         """Run a dead letter for a redrive of many; the statements commit with its count. False where its key is not ours or busy."""
-        key = self._keys.get((letter.topic.removeprefix(self._place("")), letter.key))
+        key = self._keys.get((self._topic_of(letter), letter.key))
         if key is None or key.running or letter.state is not LetterState.DEAD:
             return False
         key.paced = True
@@ -334,7 +338,7 @@ class Holding:
             self._store.submit(unit)
 
     def _start(self, letter: Letter, statements: Sequence[tuple[str, Sequence[Value]]] = ()) -> bool:
-        topic = letter.topic.removeprefix(self._place(""))
+        topic = self._topic_of(letter)
         consumer = self._consumers.get(topic)
         if consumer is None or not letter.topic.startswith(self._place("")):
             return False
@@ -383,7 +387,7 @@ class Holding:
         unit = self._home.unit()
         unit.settled = settled
         unit.statements += more
-        consumer = self._consumers[letter.topic.removeprefix(self._place(""))]
+        consumer = self._consumers[self._topic_of(letter)]
         if consumer.lanes is not None:
             unit.fence = consumer.lanes.fence(letter.lane)
             if unit.fence is None:  # its lane is another's by now, and so is the letter
@@ -399,7 +403,7 @@ class Holding:
     def _noted(self, consumer: Consumer, letter: Letter, key: HeldKey, unit: Unit) -> None:
         self._home.runtime.reached("letter.count.after")
         if unit.outcome is not Outcome.COMMITTED:
-            self._again[letter.topic.removeprefix(self._place("")), letter.key] = None
+            self._again[self._topic_of(letter), letter.key] = None
             key.running = False
             self._turns.leave()
             self._redriver.end(letter.position, handled=False)
