@@ -108,3 +108,19 @@ class Tally:
         """Wait for the last message and give the measurement."""
         await self.done.wait()
         return self._result
+
+
+class Counting:
+    """What each consumer does for the harness beside its own work: it counts what it has handled, in `_tally`."""
+
+    def __init__(self) -> None:
+        self._tally: Tally | None = None
+
+    async def expect(self, skip: int, measured: int, total: int, pids: dict[str, int]) -> None:
+        """Count from now on; CPU of this process and of those in `pids`."""
+        self._tally = Tally(skip, measured, total, {"consumer": os.getpid()} | pids)
+
+    async def result(self) -> dict[str, Any]:
+        """Wait for the last expected message."""
+        assert self._tally
+        return await self._tally.result()

@@ -9,7 +9,6 @@ the dead letters are redriven, and new events follow. At the end each event must
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import shutil
@@ -323,10 +322,7 @@ def summary(done: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the options; exit with 1 when a promise was broken."""
-    parser = argparse.ArgumentParser(
-        prog="python -m proof.effects", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    shards = Shards.of(parser, arguments, events=100_000, shard=20_000)
+    shards = Shards.of("proof.effects", __doc__, arguments, events=100_000, shard=20_000)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return shards.prove(lambda number, events: runner.run(one(number, events)), summary)
 

@@ -8,7 +8,6 @@ the order of the commits.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import random
@@ -176,10 +175,7 @@ def summary(done: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the options; exit with 1 when a promise was broken."""
-    parser = argparse.ArgumentParser(
-        prog="python -m proof.order", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    shards = Shards.of(parser, arguments, events=100_000, shard=50_000)
+    shards = Shards.of("proof.order", __doc__, arguments, events=100_000, shard=50_000)
     try:
         server = PostgresRunner()
     except pytest.skip.Exception as reason:

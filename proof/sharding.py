@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Sequence
 
 __all__ = ["Shards"]
@@ -26,8 +26,11 @@ class Shards:
     out: Path | None
 
     @classmethod
-    def of(cls, parser: argparse.ArgumentParser, arguments: Sequence[str] | None, *, events: int, shard: int) -> Shards:
-        """Add the options to a program's, and read them."""
+    def of(cls, program: str, about: str | None, arguments: Sequence[str] | None, *, events: int, shard: int) -> Shards:
+        """Read a program's options."""
+        parser = argparse.ArgumentParser(
+            prog=f"python -m {program}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         parser.add_argument("--events", type=int, default=events, help=f"how many in all (default: {events})")
         parser.add_argument("--shard", type=int, default=shard, help=f"how many of one system (default: {shard})")
         parser.add_argument("--minutes", type=float, default=90.0, help="begin no shard after so many minutes (default: 90)")

@@ -26,12 +26,12 @@ ROWS = payload.events()
 OLDEST = "select at from linkspan_inbox order by at limit 1 offset ?"
 
 
-class Backlog:
+class Backlog(worker.Counting):
     """One App: of the service that owns the event, or of one that handles it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._app: App | None = None
-        self._tally: worker.Tally | None = None
         self._failed: set[str] = set()
 
     async def relay(self, url: str, store: str, directory: str, operations: int, pids: dict[str, int]) -> dict[str, Any]:
@@ -70,15 +70,6 @@ class Backlog:
                 self._tally.hit()
 
         return mail
-
-    async def expect(self, skip: int, measured: int, total: int, pids: dict[str, int]) -> None:
-        """Count from now on; CPU of this process and of those in `pids`."""
-        self._tally = worker.Tally(skip, measured, total, {"consumer": os.getpid()} | pids)
-
-    async def result(self) -> dict[str, Any]:
-        """Wait for the last expected message."""
-        assert self._tally
-        return await self._tally.result()
 
     async def sweep(self, count: int, pids: dict[str, int]) -> dict[str, Any]:
         """Forget the oldest `count` inbox ids, as the clean-up does whose retention is over."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +47,13 @@ class Commits:
         return system(self.reached)
 
 
-class Consumer:
+class Consumer(worker.Counting):
     """One App that consumes one topic; `mode` is ack, inbox, reads, writes (at once) or moments (inbox, a clock on each commit)."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._app: App | None = None
         self._mail: Service | None = None
-        self._tally: worker.Tally | None = None
         self._mode = ""
         self._commits = Commits()
 
@@ -93,12 +92,7 @@ class Consumer:
     async def expect(self, skip: int, measured: int, total: int, pids: dict[str, int]) -> None:
         """Count from now on; CPU of this process and of those in `pids`."""
         self._commits.moments.clear()
-        self._tally = worker.Tally(skip, measured, total, {"consumer": os.getpid()} | pids)
-
-    async def result(self) -> dict[str, Any]:
-        """Wait for the last expected message."""
-        assert self._tally
-        return await self._tally.result()
+        await super().expect(skip, measured, total, pids)
 
     async def moments(self, total: int) -> dict[str, Any]:
         """Give when each of `total` effects since `expect` was committed, nanoseconds on the machine's monotonic clock."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 import zlib
 from contextlib import suppress
@@ -29,11 +28,11 @@ WORKERS = 16
 FETCH = 256
 
 
-class Consumer:
+class Consumer(worker.Counting):
     """One connection to the broker, a pool to the database, and a queue for each worker: a key always has the same one."""
 
     def __init__(self) -> None:
-        self._tally: worker.Tally | None = None
+        super().__init__()
         self._pool: asyncpg.Pool[Any] | None = None
         self._nats: Any = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -97,15 +96,6 @@ class Consumer:
     def _hit(self) -> None:
         if self._tally:
             self._tally.hit()
-
-    async def expect(self, skip: int, measured: int, total: int, pids: dict[str, int]) -> None:
-        """Count from now on; CPU of this process and of those in `pids`."""
-        self._tally = worker.Tally(skip, measured, total, {"consumer": os.getpid()} | pids)
-
-    async def result(self) -> dict[str, Any]:
-        """Wait for the last expected message."""
-        assert self._tally
-        return await self._tally.result()
 
     async def stop(self, total: int) -> None:
         """Close, and check that `total` messages were handled since `expect` and exactly that many effects stored."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from faststream import AckPolicy
@@ -13,12 +12,12 @@ from benchmarks import worker
 from benchmarks.peers.faststream_event import OrderPlaced  # noqa: TC001 - FastStream reads the annotation at run time
 
 
-class Consumer:
+class Consumer(worker.Counting):
     """One FastStream application that consumes one topic."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._broker: NatsBroker | None = None
-        self._tally: worker.Tally | None = None
 
     async def start(self, url: str, topic: str, mode: str) -> None:
         """Consume `topic`; `mode` is push or pull, the two ways FastStream has."""
@@ -43,15 +42,6 @@ class Consumer:
 
         self._broker = broker
         await broker.start()
-
-    async def expect(self, skip: int, measured: int, total: int, pids: dict[str, int]) -> None:
-        """Count from now on; CPU of this process and of those in `pids`."""
-        self._tally = worker.Tally(skip, measured, total, {"consumer": os.getpid()} | pids)
-
-    async def result(self) -> dict[str, Any]:
-        """Wait for the last expected message."""
-        assert self._tally
-        return await self._tally.result()
 
     async def stop(self, total: int) -> None:
         """Close the application and check that it handled exactly `total` messages since `expect`."""

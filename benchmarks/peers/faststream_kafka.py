@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from typing import Any
 
 from confluent_kafka.admin import AdminClient, NewTopic
 from faststream import AckPolicy
@@ -33,12 +31,12 @@ async def fill(addresses: str, topic: str, partitions: int, operations: int, cal
         await worker.closed_loop(callers, operations, operation)
 
 
-class Consumer:
+class Consumer(worker.Counting):
     """One FastStream application that consumes one topic."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._broker: KafkaBroker | None = None
-        self._tally: worker.Tally | None = None
 
     async def start(self, addresses: str, topic: str, mode: str) -> None:
         """Consume `topic` from its beginning; `mode` says when offsets are committed."""
@@ -52,15 +50,6 @@ class Consumer:
 
         self._broker = broker
         await broker.start()
-
-    async def expect(self, skip: int, measured: int, total: int, pids: dict[str, int]) -> None:
-        """Count from now on; CPU of this process and of those in `pids`."""
-        self._tally = worker.Tally(skip, measured, total, {"consumer": os.getpid()} | pids)
-
-    async def result(self) -> dict[str, Any]:
-        """Wait for the last expected message."""
-        assert self._tally
-        return await self._tally.result()
 
     async def stop(self, total: int) -> None:
         """Close the application and check that it handled exactly `total` messages since `expect`."""
