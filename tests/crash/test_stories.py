@@ -121,7 +121,8 @@ async def test_no_byte_can_be_written_for_a_while(tmp_path: Path) -> None:
     """The kernel refuses every write of the consumer's files beyond a size that they have reached already."""
     run = Run(tmp_path, LOAD)
     async with run.started():
-        await run.until(lambda: (tmp_path / "ledger.db-wal").exists() and (tmp_path / "ledger.db-wal").stat().st_size > 100_000)
+        await run.until(lambda: run.started_once("ledger") and bool(run.effects("react", "ledger")))
+        assert (tmp_path / "ledger.db-wal").stat().st_size > 90_000
         pid = run.pid("ledger")
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (90_000, resource.RLIM_INFINITY))
         await asyncio.sleep(1.5)
