@@ -43,8 +43,7 @@ _BEHIND = (
     r"(?:ce-correlationid: (@*)\r\n)?(?:ce-causationid: (@*)\r\n)?"
     r"(?:ce-expirytime: (@+)\r\n)?(?:ce-sequence: ([0-9]{1,18})\r\n)?"
 )
-_REST = re.compile(_BEHIND.replace("@", r"[^\x00-\x1f\x7f]"))
-_PRINTABLE_REST = re.compile(_BEHIND.replace("@", "[ -~]"))  # faster, for our own blocks
+_REST = re.compile(_BEHIND.replace("@", "[ -~]"))  # all that ASCII has but control characters, said in the way that is read fastest
 
 
 class Envelope(msgspec.Struct, gc=False):
@@ -158,7 +157,7 @@ def read_behind(head: str, text: str, begin: int, end: int) -> Envelope | None:
     The text is ASCII without `%`. Returns None where `read` is to be asked: for a foreign block, or one that it refuses.
     """
     kind = _head(head)
-    match = _PRINTABLE_REST.match(text, begin, end) if kind is not None and end - begin + len(head) < MAX_HEADERS - len(_FIRST) else None
+    match = _REST.match(text, begin, end) if kind is not None and end - begin + len(head) < MAX_HEADERS - len(_FIRST) else None
     if match is None or kind is None:
         return None
     id_, time, key, trace, correlation, causation, expires, sequence = match.groups()
