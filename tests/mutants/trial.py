@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AT_ONCE", "Verdict", "begin", "on_clean_code", "tried"]
 
-AT_ONCE = max(2, os.cpu_count() or 1)
-"""Mutants tried side by side."""
+AT_ONCE = max(2, os.cpu_count() or 1) + 1
+"""Mutants tried side by side: one more than there are processors, as a test often waits for what a mutant never does."""
 LIMIT = 150.0
 """Seconds after which a killing test is ended from outside; its own time limit is shorter."""
 PATIENCE = "4"
