@@ -58,7 +58,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "crash-postgres",
-        "the same on PostgreSQL, with NATS and with Kafka",
+        "the same on PostgreSQL, with three NATS servers and with Kafka",
         "tests.crash.proof",
         ("--seeds", "0", "--topology", "postgres-nats", "postgres-kafka", "--every", "12"),
         ("--seeds", "1", "--topology", "postgres-nats", "postgres-kafka"),

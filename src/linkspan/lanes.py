@@ -70,6 +70,7 @@ class Lanes:
         self._left: set[int] = set()
         self._share = 0
         self._until = 0.0
+        self._lapses = self._answered = 0  # leases that ended by our own clock, and how many of them the store has been told of
         self._expiry: Timer | None = None
         self._loop: asyncio.Task[None] | None = None
         self._giving: asyncio.Task[None] | None = None
@@ -126,12 +127,17 @@ class Lanes:
         self._soon.clear()
 
     async def _beat(self) -> None:
-        left = set(self._left)  # what is given up while the store is asked is told at the next beat
-        keep = set(self.held) - left if left else None
+        left, lapses = set(self._left), self._lapses  # what is given up while the store is asked is told at the next beat
+        # What lapsed is taken anew: by its old epoch, commits that are still under way would come true behind what is begun with now.
+        keep = set(self.held) - left if left or lapses != self._answered else None
         begun = self._clock.monotonic()
         tenure = await self._store.hold_lanes(self._service, self._instance, keep=keep, lease=LEASE)
         self._extend(begun + LEASE)
         self._left -= left
+        if lapses != self._lapses:
+            self._soon.set()
+            return
+        self._answered = lapses
         await self._follow(tenure)
 
     def _extend(self, until: float) -> None:
@@ -142,6 +148,7 @@ class Lanes:
 
     def _expired(self) -> None:
         """Stop by our own clock: the store could not be told that we live, and another may have the lanes."""
+        self._lapses += 1
         if self.held:
             _log.warning("The lease of all lanes has ended: the store did not answer.", extra={"service": self._service})
             self._drop(set(self.held))

@@ -53,6 +53,12 @@ class Result:
     topology: str = "sqlite-nats"
 
 
+def points_died_at(result: Result) -> set[str]:
+    """Return the point of a run that was to end one process once, if it did."""
+    lives = list(parse(result.spec).values())
+    return {lives[0].partition(":")[0]} if len(lives) == 1 and result.died else set()
+
+
 def names_in_source() -> set[str]:
     """Return every point that linkspan passes on real engines."""
     return {place.name for place in points() if place.module != "brokers/memory.py"}

@@ -2,7 +2,8 @@
 
 Each point is tried at its first and a later passing in each process, then per seed as many pairs of crashes as there are
 points, at random passings. Interrupted, or over its `--minutes`, it goes on where it stopped when it is given the same `--resume` file.
-`--topology` chooses store and broker: SQLite or PostgreSQL, NATS or Kafka, the brokers with one server each.
+`--topology` chooses store and broker: SQLite with one NATS server, PostgreSQL with three NATS servers, PostgreSQL
+with one Kafka broker. The servers of PostgreSQL's two are started once and used by one run after the other.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from tests.crash.matrix import combined, each_point, names_in_source, record, run_all
+from tests.crash.matrix import combined, each_point, names_in_source, points_died_at, record, run_all
+from tests.crash.shared import of_kafka, of_nats
 from tests.crash.topology import TOPOLOGIES, engines, postgres_kafka, postgres_nats, sqlite_nats
 
 if TYPE_CHECKING:
@@ -30,18 +32,18 @@ if TYPE_CHECKING:
     Counts = Mapping[str, Mapping[str, int]]
 
 
-BROKERS = {"postgres-nats": postgres_nats, "postgres-kafka": postgres_kafka}
-
-
 def summary(results: Sequence[Result], counts: Mapping[str, Counts], missing: Mapping[str, str]) -> dict[str, Any]:
     """Return what was tried and what was found, for a report."""
     passed = {topology: names_in_source() & {name for each in found.values() for name in each} for topology, found in counts.items()}
-    deaths = {topology: sum(result.died for result in results if result.topology == topology) for topology in counts}
+    there = {topology: [result for result in results if result.topology == topology] for topology in counts}
+    died_at = {topology: {name for result in found for name in points_died_at(result)} for topology, found in there.items()}
+    deaths = {topology: sum(result.died for result in found) for topology, found in there.items()}
     acknowledged = sum(result.sums.get("acknowledged", 0) for result in results)
-    tried = ", ".join(f"{deaths[topology]} deaths at {len(passed[topology])} points on {topology}" for topology in counts)
+    tried = ", ".join(f"{deaths[name]} deaths at {len(died_at[name])} of {len(passed[name])} points on {name}" for name in counts)
     return {
         "name": "crash matrix",
         "points": {topology: sorted(names) for topology, names in passed.items()},
+        "not_died_at": {topology: sorted(names - died_at[topology]) for topology, names in passed.items()},
         "not_passed": {topology: sorted(names_in_source() - names) for topology, names in passed.items()},
         "tried": f"{tried}, {acknowledged} acknowledged requests" + "".join(f"; {name} not run: {why}" for name, why in missing.items()),
         "runs": len(results),
@@ -71,6 +73,8 @@ async def recorded(resume: Path | None, folder: Path, topology: str, on: Place) 
 
 def plan(options: argparse.Namespace, counts: Counts) -> list[str]:
     """Return the runs of one topology."""
+    if options.spec:
+        return list(options.spec)
     specs = each_point(counts) if options.points == "all" else []
     if options.points not in {"all", "none"}:
         specs = [spec for spec in each_point(counts) if f"={options.points}" in spec]
@@ -81,11 +85,13 @@ def plan(options: argparse.Namespace, counts: Counts) -> list[str]:
 
 async def prove(options: argparse.Namespace, folder: Path, places: Mapping[str, Place], missing: Mapping[str, str]) -> dict[str, Any]:
     """Record, plan, run, and sum up."""
+    if not places:
+        return {"not_run": "; ".join(f"{topology}: {why}" for topology, why in missing.items())}
     until = time.monotonic() + options.minutes * 60
     results: list[Result] = []
     counts: dict[str, Counts] = {}
     for topology, on in places.items():
-        counts[topology] = await recorded(options.resume, folder / topology, topology, on)
+        counts[topology] = {} if options.spec else await recorded(options.resume, folder / topology, topology, on)
         specs = plan(options, counts[topology])
         report = Report(topology, len(specs))
         found = await run_all(specs, folder / topology, resume=options.resume, report=report, on=on, topology=topology, until=until)
@@ -114,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the options; exit with 1 when a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", default="all", help="all, none, or the beginning of a point's name (default: all)")
+    parser.add_argument("--spec", nargs="+", help="just these runs: orders=store.commit.after:9:exit")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds of combined crashes (default: 1)")
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--pairs", type=int, default=20, help="combined crashes per seed (default: 20)")
@@ -126,11 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=90.0, help="begin no run after so many minutes (default: 90)")
     options = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="linkspan-crash-"))
-    with engines(options.topology) as (there, missing, server), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with engines(options.topology) as (there, missing, server), of_nats(folder) as nats, of_kafka(folder) as kafka:
         places: dict[str, Place] = {
-            name: partial(BROKERS[name], nodes=1, server=server) if name in BROKERS else sqlite_nats for name in there
+            "sqlite-nats": sqlite_nats,
+            "postgres-nats": partial(postgres_nats, server=server, clusters=nats),
+            "postgres-kafka": partial(postgres_kafka, server=server, clusters=kafka),
         }
-        found = runner.run(prove(options, folder, places, missing))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            found = runner.run(prove(options, folder, {name: places[name] for name in there}, missing))
     text = json.dumps(found, indent=2)
     if options.out is not None:
         options.out.write_text(text + "\n", encoding="utf-8")

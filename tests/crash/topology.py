@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sqlite3
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
+    from tests.crash.shared import Clusters
+
 NOT_NOW = (sqlite3.OperationalError, psycopg.Error, nats.errors.Error, APIError, KafkaException, OSError, TimeoutError)
 """What an engine says that is not there at present."""
+
+ASKED = 30.0
+"""Seconds for what a loaded Kafka is asked to remove."""
 
 Row = tuple[Any, ...]
 
@@ -151,6 +157,13 @@ class NatsServers:
     def __init__(self, client: nats.NATS) -> None:
         self.client = client
 
+    async def empty(self) -> None:
+        """Remove all streams."""
+        stream = self.client.jetstream()
+        while found := await stream.streams_info():
+            for each in found:
+                await stream.delete_stream(str(each.config.name))
+
     async def pending(self, topic: str, group: str) -> int:
         """Sum up the group's consumer, or those of its lanes."""
         found, name = 0, consumer_of(group)
@@ -188,10 +201,9 @@ class EmbeddedNats(NatsServers):
 class NatsNodes(NatsServers):
     """Nodes of a cluster."""
 
-    def __init__(self, cluster: NatsCluster | NatsRunner, nodes: Sequence[NatsRunner], client: nats.NATS) -> None:
+    def __init__(self, cluster: NatsCluster, client: nats.NATS) -> None:
         super().__init__(client)
-        self.url = cluster.url.replace("://", "://u:secret@") if isinstance(cluster, NatsRunner) else cluster.url
-        self.nodes, self.restarts = nodes, _Restarts()
+        self.url, self.nodes, self.restarts = cluster.url, cluster.nodes, _Restarts()
 
     def kill(self, source: Random) -> Sequence[str]:
         """Kill one node, or one time in five all that run."""
@@ -219,6 +231,25 @@ class KafkaNodes:
         asked = {TopicPartition(topic, each): OffsetSpec.latest() for each in described}
         ends = {place.partition: future.result().offset for place, future in self._admin.list_offsets(asked, request_timeout=5.0).items()}
         return sum(end - max(known.get(partition, 0), 0) for partition, end in ends.items())
+
+    async def empty(self) -> None:
+        """Remove all topics, and the groups with their places."""
+        await asyncio.to_thread(self._empty)
+
+    def _empty(self) -> None:
+        groups = [each.group_id for each in self._admin.list_consumer_groups(request_timeout=ASKED).result().valid]
+        for future in self._admin.delete_consumer_groups(groups, request_timeout=ASKED).values() if groups else ():
+            future.result()
+        if topics := self._topics():
+            for future in self._admin.delete_topics(topics, request_timeout=ASKED).values():
+                future.result()
+        until = time.monotonic() + ASKED
+        while self._topics():  # the broker hears of it a moment after the controller
+            assert time.monotonic() < until, f"Kafka still has {self._topics()}"
+            time.sleep(0.02)
+
+    def _topics(self) -> list[str]:
+        return [name for name in self._admin.list_topics(timeout=ASKED).topics if not name.startswith("__")]
 
     def kill(self, source: Random) -> Sequence[str]:
         """Kill one broker, or one time in five all that run."""
@@ -270,30 +301,32 @@ def _postgres(stack: AsyncExitStack, folder: Path, server: PostgresRunner | None
 
 
 @asynccontextmanager
-async def postgres_nats(folder: Path, *, nodes: int = 3, server: PostgresRunner | None = None) -> AsyncGenerator[Topology]:
-    """PostgreSQL, and NATS servers of which each keeps all messages."""
+async def postgres_nats(
+    folder: Path, *, server: PostgresRunner | None = None, clusters: Clusters[NatsCluster] | None = None
+) -> AsyncGenerator[Topology]:
+    """PostgreSQL, and three NATS servers of which each keeps all messages, their own or one of `clusters`."""
     async with AsyncExitStack() as stack:
         schemas = _postgres(stack, folder, server)
         (folder / "nats").mkdir(parents=True)
-        cluster = NatsCluster(folder / "nats") if nodes > 1 else NatsRunner(folder / "nats")
-        await stack.enter_async_context(cluster)
-        members = [cluster] if isinstance(cluster, NatsRunner) else cluster.nodes
-        client = await _client(stack, [node.url for node in members], NatsRunner.user, NatsRunner.password)
-        broker = NatsNodes(cluster, members, client)
-        stack.push_async_callback(broker.restarts.cancel)
-        yield Topology(f"postgres-nats{nodes}", schemas, broker)
+        cluster = await stack.enter_async_context(NatsCluster(folder / "nats") if clusters is None else clusters.one())
+        client = await _client(stack, cluster.urls, NatsRunner.user, NatsRunner.password)
+        broker = NatsNodes(cluster, client)
+        stack.push_async_callback(broker.restarts.cancel if clusters is None else broker.empty)
+        yield Topology(f"postgres-nats{len(cluster.nodes)}", schemas, broker)
 
 
 @asynccontextmanager
-async def postgres_kafka(folder: Path, *, nodes: int = 3, server: PostgresRunner | None = None) -> AsyncGenerator[Topology]:
-    """PostgreSQL, and Kafka brokers of which each keeps all messages."""
+async def postgres_kafka(
+    folder: Path, *, server: PostgresRunner | None = None, clusters: Clusters[KafkaCluster] | None = None
+) -> AsyncGenerator[Topology]:
+    """PostgreSQL, and Kafka brokers of which each keeps all messages: three of their own, or one of `clusters`."""
     needs_kafka()
     async with AsyncExitStack() as stack:
         schemas = _postgres(stack, folder, server)
-        cluster = await stack.enter_async_context(KafkaCluster(folder / "kafka", brokers=nodes))
+        cluster = await stack.enter_async_context(KafkaCluster(folder / "kafka", brokers=3) if clusters is None else clusters.one())
         broker = KafkaNodes(cluster)
-        stack.push_async_callback(broker.restarts.cancel)
-        yield Topology(f"postgres-kafka{nodes}", schemas, broker)
+        stack.push_async_callback(broker.restarts.cancel if clusters is None else broker.empty)
+        yield Topology(f"postgres-kafka{len(cluster.servers)}", schemas, broker)
 
 
 TOPOLOGIES = {"sqlite-nats": sqlite_nats, "postgres-nats": postgres_nats, "postgres-kafka": postgres_kafka}

@@ -163,6 +163,37 @@ async def test_instance_that_reaches_no_store_stops_before_another_begins() -> N
     await fleet.end()
 
 
+async def test_lanes_that_lapsed_come_back_with_another_epoch() -> None:
+    """With the old one, a letter whose commit was still under way became true after the held keys had been read: nobody ran it."""
+    fleet = Fleet()
+    a = await fleet.start("a")
+    before = dict(a.lanes.held)
+    fleet.ledger.deaf.add("a")
+    await fleet.advance(LEASE + 0.5)
+    assert not a.working
+    fleet.ledger.deaf.clear()
+    await fleet.advance(3)
+    assert len(a.working) == 64
+    assert all(epoch > before[lane] for lane, epoch in a.lanes.held.items())
+    await fleet.end()
+
+
+async def test_lanes_that_lapse_while_the_store_is_asked_come_back_with_another_epoch() -> None:
+    fleet = Fleet()
+    a = await fleet.start("a")
+    before = dict(a.lanes.held)
+    fleet.ledger.deaf.add("a")
+    await fleet.advance(LEASE - 1.0)
+    fleet.ledger.deaf.clear()
+    fleet.ledger.slow = 2.0
+    await fleet.advance(4)
+    fleet.ledger.slow = 0.0
+    await fleet.advance(4)
+    assert len(a.working) == 64
+    assert all(epoch > before[lane] for lane, epoch in a.lanes.held.items())
+    await fleet.end()
+
+
 async def test_lane_that_a_commit_says_has_moved_is_dropped_at_once() -> None:
     fleet = Fleet()
     a = await fleet.start("a")
