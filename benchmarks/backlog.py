@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FEW, MANY = 1_000, 1_000_000
 BEHIND = 20
 """Events of a key that is held and advanced: the first fails once, the others wait behind it."""
+TURNS = 3
+"""Times that the outbox is filled up and relayed for one figure: each takes a fraction of a second, since few rows are to stay few."""
 QUIET = 0.1
 """Share of a core below which a process that has started is at rest."""
 OURS = "Linkspan, public API, typed handler, default middleware, trace context, uvloop; CPU of the service's process and of the database"
@@ -64,8 +66,10 @@ class Pile:
         self._handled(400, BEHIND, 0)
 
     def relay(self) -> Sample:
-        """Relay what lies on top of the backlog, by a process that is killed in the midst of it."""
-        operations = self.bench.effort.count(8_000)
+        """Relay what lies on top of the backlog, several times, each by a process that is killed in the midst of it."""
+        return mean([self._relayed(self.bench.effort.count(8_000)) for _ in range(TURNS)])
+
+    def _relayed(self, operations: int) -> Sample:
         self.rounds += 1
         self.fill.outbox(self.rows + operations, self.rounds)
         process = self.bench.worker("ours.backlog")
@@ -92,6 +96,12 @@ class Pile:
         self.mail.ask("expect", skip=skip, measured=operations, total=total, pids=self.pids)
         self.filler.ask("publish", url=self.nats.url, operations=total, prefix=self.bench.fresh("key"), each=each)
         return self.mail.ask("result")
+
+
+def mean(samples: list[Sample]) -> Sample:
+    """Make one of samples of equal length."""
+    cpu = {role: sum(sample.cpu[role] for sample in samples) / len(samples) for role in samples[0].cpu}
+    return Sample(len(samples) / sum(1 / sample.rate for sample in samples), cpu)
 
 
 def at_rest(pid: int, patience: float = 120.0) -> None:

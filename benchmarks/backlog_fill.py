@@ -63,8 +63,8 @@ from (
   select n, lpad(to_hex($5::bigint), 8, '0') || '-0000-7000-8002-' || lpad(to_hex(n), 12, '0') as id from generate_series(1, $1::int) as n
 ) as numbered order by n
 """
-ALONE = "delete from linkspan_member; update linkspan_lane set owner = null; vacuum analyze"
-"""Nobody waits for the lease of a process that was killed."""
+ALONE = "delete from linkspan_member; update linkspan_lane set owner = null; vacuum analyze; checkpoint"
+"""Nobody waits for the lease of a process that was killed, nor pays for what the fill left to do."""
 
 
 class SqliteFill:

@@ -149,9 +149,14 @@ async def test_a_look_at_a_full_outbox_reads_not_much_more_than_it_gives(postgre
         connection = await asyncpg.connect(postgres.url(), server_settings={"search_path": schema})
         await connection.execute("vacuum analyze linkspan_outbox")
         sql = f"explain (analyze, format json) {QUERIES['outbox_unsent']}"
-        plan = await connection.fetchval(sql, 0, 1000, list(range(LANES)), share(1000, LANES))
+        page = (0, 1000, list(range(LANES)), share(1000, LANES))
+        plan = await connection.fetchval(sql, *page, [])
+        first = [message.position for message in await one.unsent(0, 1000)]
+        behind = [message.position for message in await one.unsent(first[-1], 1000)]
+        rows = await connection.fetch(QUERIES["outbox_unsent"], *page, first)  # sent, and not deleted yet: not read, and given, once more
         await connection.close()
         assert 1000 <= rows_read(json.loads(plan)[0]["Plan"]) <= 4000
+        assert [row["position"] for row in rows] == behind
 
 
 def rows_read(plan: dict[str, Any]) -> float:

@@ -289,14 +289,15 @@ class PostgresStore:
         wanted, gone = list(_EVERY_LANE if lanes is None else lanes), self._deletions.positions
         each = share(limit, len(wanted))
         found: list[Outgoing] = []
+        more = True
         with self._deletions.looking():
-            while len(found) < limit:
-                rows = await self._read(QUERIES["outbox_unsent"], (after, limit, wanted, each))
-                found += [Outgoing(*row) for *row, _ in rows if row[-1] not in gone]
-                if not rows or not (rows[-1][-1] or len(rows) == limit):
-                    break
-                after = rows[-1][-2]
-            return [message for message in found if message.position not in gone][:limit]  # one page may have ended meanwhile
+            while more and len(found) < limit:
+                rows = await self._read(QUERIES["outbox_unsent"], (after, limit, wanted, each, list(gone)))
+                found += [Outgoing(*row) for *row, _ in rows]
+                found = [message for message in found if message.position not in gone]  # what ended meanwhile leaves room for others
+                more = bool(rows) and (rows[-1][-1] or len(rows) == limit)
+                after = rows[-1][-2] if rows else after
+        return found[:limit]
 
     def sent(self, messages: Sequence[Outgoing]) -> None:
         """Delete rows with a later group."""

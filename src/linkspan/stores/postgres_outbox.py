@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ __all__ = ["Deletions", "share"]
 
 
 def share(limit: int, lanes: int) -> int:
-    """Return how many rows a look for `limit` takes of each lane: enough where rows are spread evenly, few where all are full."""
-    return min(limit, 2 * limit // max(lanes, 1) + 16)
+    """Return how many rows a look for `limit` takes of each lane: those of the fullest, where keys are spread by chance, fill the page."""
+    mean = limit / max(lanes, 1)
+    return min(limit, math.ceil(mean + 3 * math.sqrt(mean)) + 4)
 
 
 class Deletions:

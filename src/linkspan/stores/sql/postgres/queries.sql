@@ -81,20 +81,27 @@ delete from linkspan_outbox using unnest($1::smallint[], $2::bigint[]) as done (
 where linkspan_outbox.lane = done.lane and linkspan_outbox.position = done.position
 
 -- name: outbox_unsent
--- A page takes some of each lane, and of these what lies before the end of the first lane that may have more.
+-- A page takes some of each lane, and of these what lies before the end of the first lane that may have more. Only the index is read for
+-- that, without what $5 names; then the rows of the page. The sets that are made once, and the `limit 1`, keep any plan to that.
 with page as materialized (
   select found.* from unnest($3::smallint[]) as wanted (lane) cross join lateral (
-    select topic, name, lane, id, key, headers, data, sequence, position from linkspan_outbox as message
-    where message.lane = wanted.lane and message.position > $1::bigint order by message.position limit $4::int
+    select lane, position from linkspan_outbox as entry
+    where entry.lane = wanted.lane and entry.position > $1::bigint and entry.position not in (select unnest($5::bigint[]))
+    order by entry.position limit $4::int
   ) as found
 ), finished as (
   select min(place) as last from (select max(position) as place from page group by lane having count(*) = $4::int) as full_lanes
+), chosen as (
+  select page.*, finished.last is not null as more from page cross join finished
+  where finished.last is null or page.position <= finished.last order by page.position limit $2::int
 )
-select page.*, finished.last is not null as more from page cross join finished
-where finished.last is null or page.position <= finished.last order by page.position limit $2::int
+select message.*, chosen.more from chosen cross join lateral (
+  select topic, name, lane, id, key, headers, data, sequence, position from linkspan_outbox as entry
+  where entry.lane = chosen.lane and entry.position = chosen.position limit 1
+) as message order by chosen.position
 
 -- name: outbox_depth
-select count(*), min(at) from linkspan_outbox where position <> all ($1::bigint[])
+select count(*), min(at) from linkspan_outbox where position not in (select unnest($1::bigint[]))
 
 -- name: letter_add
 insert into linkspan_letter (
