@@ -61,6 +61,8 @@ class Relay:
         self._failures = 0
         self._pause: Timer | None = None
         self._late: list[Outgoing] | None = []
+        self._missing: dict[str, list[Outgoing]] = {}
+        self._making: set[asyncio.Task[None]] = set()
         self._sweep: Timer | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
@@ -124,7 +126,7 @@ class Relay:
         for timer in (self._pause, self._sweep):
             if timer is not None:
                 timer.cancel()
-        for task in (self._batch, self._sweeping):
+        for task in (self._batch, self._sweeping, *self._making):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -209,6 +211,9 @@ class Relay:
         if isinstance(error, Error) and error.code is Code.INVALID_ARGUMENT:
             self._set_aside(message, error)
             return
+        if isinstance(error, Error) and error.code is Code.NOT_FOUND:
+            self._without_topic(message)
+            return
         if future.cancelled() or error is not None:
             self._doubt.append(message)
             self._failed(error)
@@ -265,7 +270,7 @@ class Relay:
                 behind.setdefault(key, []).append(message)
         for key, messages in behind.items():
             self._keys[key] = deque([*messages, *(self._keys[key] or ())])
-        if isinstance(error, Error) and error.code is Code.ABORTED:
+        if isinstance(error, Error) and error.code in (Code.ABORTED, Code.NOT_FOUND):
             self._schedule()
         else:
             self._failed(error)
@@ -307,6 +312,27 @@ class Relay:
         fields = {"service": self._store.name, "id": message.id, "topic": message.topic, "code": error.code.value}
         _log.error("The broker refuses a message; its key waits.", extra=fields)
         self._runtime.clock.call_later(ASIDE, self._try_again, message)
+        self._schedule()
+
+    def _without_topic(self, message: Outgoing) -> None:
+        """Have a message wait for its topic, which is not there: who reads it has never started. Other topics go on."""
+        waiting = self._missing.setdefault(message.topic, [])
+        waiting.append(message)
+        if len(waiting) == 1:
+            task = asyncio.get_running_loop().create_task(self._make(message.topic))
+            self._making.add(task)
+            task.add_done_callback(self._making.discard)
+        self._schedule()
+
+    async def _make(self, topic: str) -> None:
+        """Create a topic, so that its reader finds what was sent before it started; where that may not be done, try again later."""
+        try:
+            await self._broker.declare([topic], [])
+        except Error as error:
+            fields = {"service": self._store.name, "topic": topic, "code": error.code.value, "waiting": len(self._missing[topic])}
+            _log.error("A topic is not there and cannot be made; its messages wait: run 'linkspan broker apply'.", extra=fields)
+            await self._runtime.clock.sleep(ASIDE)
+        self._doubt.extend(self._missing.pop(topic))
         self._schedule()
 
     def _try_again(self, message: Outgoing) -> None:
