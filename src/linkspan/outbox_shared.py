@@ -4,6 +4,8 @@ Rows are not taken from memory: another instance may have committed an earlier o
 by the store's own means, in another process; it then selects what is unsent of its lanes, which per key is the order of commits. A
 relay that stood still while its lanes went to another publishes nothing more once it runs again; what it had under way arrives
 twice at most, under the same ids, and behind the mark of its key it is nothing new to a consumer.
+
+While the broker is away, what is committed is not read: rows that could not leave would be read again with each commit.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ AGAIN = 0.2
 """Seconds until a store that failed is asked again."""
 FINISHING = 5.0
 """Seconds that rows on their way get to arrive before their lane is another's."""
+LOOKS = 32
+"""Looks between two answers of the broker while rows wait for it: no more rows leave singly before one comes, so newer ones can wait."""
 TURN = 0.02
 """Seconds between two looks whether they have."""
 
@@ -56,6 +60,7 @@ class SharedRelay(Relay):
         self._lane_of: dict[int, int] = {}
         self._stale = False
         self._counted = 0.0
+        self._looks = 0
 
     def batch(self, topic: str, batches: Batches) -> None:
         """Send a topic in batches of one lane each."""
@@ -132,19 +137,48 @@ class SharedRelay(Relay):
         if not self._closed:
             self._stale = any(lane not in self._mine for lane in self._lane_of.values())
             self._look = self._runtime.clock.call_later(SWEEP, self._tick)
+            self._looks = min(self._looks, LOOKS - 1)
             self._wake()
 
     def _wake(self) -> None:
         self._again = True
-        if self._fetching is None and not self._closed:
+        if self._fetching is None and not self._closed and not self._held_up:
             self._fetching = asyncio.get_running_loop().create_task(self._fetch())
+
+    @property
+    def _held_up(self) -> bool:
+        """Tell whether a look is of no use: during a pause nothing leaves, and while the broker is silent not much."""
+        return bool(self._known) and (self._pause is not None or self._looks >= LOOKS)
+
+    def _resume(self) -> None:
+        """Go on after a pause: with one look at what was committed meanwhile, and with more once the broker answers."""
+        super()._resume()
+        self._looks = LOOKS - 1
+        if self._again:
+            self._wake()
+
+    def due(self) -> None:
+        """Look soon for what can be sent: the broker has answered."""
+        super().due()
+        self._answered()
+
+    def _set_aside(self, message: Outgoing, error: Error) -> None:
+        super()._set_aside(message, error)
+        self._answered()
+
+    def _answered(self) -> None:
+        """Read what was committed meanwhile, when there is room for it."""
+        self._looks = 0
+        if self._again and len(self._known) <= PAGE // 2:
+            self._wake()
 
     async def _fetch(self) -> None:
         """Select what is unsent, until nobody has woken us meanwhile."""
         try:
-            while self._again and self._mine and len(self._known) < PAGE:
+            while self._again and self._mine and len(self._known) < PAGE and not self._held_up:
                 limit = PAGE + len(self._known)
                 self._again = False
+                self._looks += 1
                 page = await self._store.unsent(0, limit, frozenset(self._mine))
                 for message in page:
                     if message.lane in self._mine and not self._store.deleting(message.position):
@@ -189,8 +223,7 @@ class SharedRelay(Relay):
             for message in stale:
                 self._lane_of.pop(message.position, None)
             super()._let_go(stale)
-        if self._again and len(self._known) <= PAGE // 2:
-            self._wake()
+        self._answered()
 
     def _pump(self) -> None:
         """Publish, unless our own clock says that the lanes may be another's."""

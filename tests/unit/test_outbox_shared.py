@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from linkspan.brokers.memory import MemoryBroker, MemoryLog
-from linkspan.outbox_shared import SharedRelay
+from linkspan.outbox_shared import LOOKS, SharedRelay
 from linkspan.ports import Outgoing
 from linkspan.stores.sqlite import SqliteStore
 from linkspan.testing.clock import fake_runtime
@@ -16,7 +16,7 @@ from linkspan.testing.store_probe import Settled
 from tests.unit.durable import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Collection
     from pathlib import Path
 
     from linkspan.testing.clock import FakeClock
@@ -24,11 +24,22 @@ if TYPE_CHECKING:
 TOPIC = "shop.events"
 
 
+class CountedStore(SqliteStore):
+    """Counts looks at the outbox."""
+
+    looks = 0
+
+    async def unsent(self, after: int, limit: int, lanes: Collection[int] | None = None) -> list[Outgoing]:
+        self.looks += 1
+        return await super().unsent(after, limit, lanes)
+
+
 @dataclass
 class Sharing:
     """A store with rows, a relay that has all lanes as soon as it starts, and what it published."""
 
-    store: SqliteStore
+    store: CountedStore
+    broker: MemoryBroker
     relay: SharedRelay
     log: MemoryLog
     clock: FakeClock
@@ -40,6 +51,14 @@ class Sharing:
         await done.submit(self.store, *(done.unit(messages=[message]) for message in messages))
         self.relay.take(messages)
 
+    async def refused(self, number: int) -> None:
+        """Commit a row that the broker will not have, and see it taken."""
+        waiting, done = self.relay.waiting, Settled()
+        message = Outgoing(TOPIC, "Placed", 9, f"large-{number}", f"large-{number}", b"", bytes(200))
+        await done.submit(self.store, done.unit(messages=[message]))
+        self.relay.take([message])
+        await until(lambda: self.relay.waiting > waiting, "it is taken")
+
     def published(self, lane: int) -> list[int]:
         return [int(record.data) for record in self.log.topics[TOPIC].records if record.lane == lane]
 
@@ -48,13 +67,13 @@ class Sharing:
 async def sharing(folder: Path) -> AsyncGenerator[Sharing]:
     runtime, clock = fake_runtime()
     log = MemoryLog()
-    broker, store = MemoryBroker(runtime=runtime, log=log), SqliteStore(folder / "shop.db", name="shop", runtime=runtime)
+    broker, store = MemoryBroker(runtime=runtime, log=log), CountedStore(folder / "shop.db", name="shop", runtime=runtime)
     await broker.open()
     await broker.declare([TOPIC], [])
     await store.open()
     relay = SharedRelay(store, broker, runtime, "one")
     try:
-        yield Sharing(store, relay, log, clock)
+        yield Sharing(store, broker, relay, log, clock)
     finally:
         await relay.aclose()
         await store.aclose()
@@ -109,3 +128,52 @@ async def test_a_relay_that_stood_still_past_its_lease_publishes_nothing(tmp_pat
         await quiet()
 
         assert shared.published(1) == []
+
+
+async def test_what_is_committed_in_a_pause_is_read_once_as_it_ends(tmp_path: Path) -> None:
+    async with sharing(tmp_path) as shared:
+        await shared.relay.start()
+        shared.log.stop()
+        await shared.commit((1, 0))
+        await until(lambda: shared.relay.waiting == 1, "the row is taken, and the broker is away")
+        await quiet()
+        looks = shared.store.looks
+        for number in range(1, 40):
+            await shared.commit((1, number))
+        await quiet()
+        assert shared.store.looks == looks
+
+        shared.log.start()
+        await shared.clock.advance(0.1)
+        await until(lambda: shared.published(1) == [*range(40)], "all have left, in order")
+        assert shared.store.looks == looks + 1
+
+
+async def test_a_silent_broker_is_not_answered_by_a_look_at_each_commit(tmp_path: Path) -> None:
+    async with sharing(tmp_path) as shared:
+        await shared.relay.start()
+        shared.broker.faults.delay = 0.5  # of a clock that stands still
+        for number in range(3 * LOOKS):
+            looks = shared.store.looks
+            await shared.commit((number % 3, number))
+            if number < LOOKS:
+                await until(lambda looks=looks: shared.store.looks > looks, "it is read")  # type: ignore[misc]
+        await quiet()
+        before = shared.store.looks
+        assert before <= LOOKS + 2  # one as it started, and one for its lanes
+
+        shared.broker.faults.delay = 0.0
+        await shared.clock.advance(0.5)
+        await until(lambda: sum(len(shared.published(lane)) for lane in range(3)) == 3 * LOOKS, "all have left")
+        assert [shared.published(lane) for lane in range(3)] == [list(range(lane, 3 * LOOKS, 3)) for lane in range(3)]
+
+
+async def test_a_message_that_the_broker_refuses_is_an_answer(tmp_path: Path) -> None:
+    async with sharing(tmp_path) as shared:
+        await shared.relay.start()
+        shared.log.max_payload = 100
+        for number in range(LOOKS + 5):
+            await shared.refused(number)
+        await shared.commit((1, 0))
+
+        await until(lambda: shared.published(1) == [0], "the others go on")
