@@ -45,6 +45,7 @@ def writing(bench: Bench) -> list[Entry]:
         store = server.url(schema="ours", sessions=str(CONNECTIONS))
         mine.ask("start", url=nats.url, directory=str(bench.scratch / "store"), store=store)
         stack.enter_context(standing_still(nats))
+        mine.ask("write_alone")
         mine.ask("commit", operations=HELD, callers=CALLERS_PUBLISH)
         written = {theirs: 0, mine: HELD}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import payload, worker
 from benchmarks.ours.orders_v1 import GetOrder, Order, OrderPlaced, Orders
 from linkspan import App, Batches, Context, Service
+from linkspan.outbox_shared import SharedRelay
 from linkspan.runtime import system
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class Producer:
         assert self._app
         await worker.closed_loop(callers, operations, commit_one(self._app))
 
+    async def write_alone(self) -> None:
+        """Let no full outbox hold the writing back: the broker stands still."""
+        SharedRelay._press = _never  # type: ignore[method-assign]  # only here
+
     async def write(self, operations: int, callers: int, pids: dict[str, int], *, interactive: bool) -> dict[str, Any]:
         """Measure `operations` commits with `callers` in flight: the order recorded, or written at once."""
         assert self._app
@@ -113,6 +118,10 @@ class Producer:
         self._app = None
 
 
+async def _never(_relay: SharedRelay, *, behind: bool) -> None:
+    pass
+
+
 if __name__ == "__main__":
     producer = Producer()
-    worker.main({name: getattr(producer, name) for name in ("start", "commit", "fill", "write", "pace", "count", "stop")})
+    worker.main({name: getattr(producer, name) for name in ("start", "commit", "fill", "write_alone", "write", "pace", "count", "stop")})

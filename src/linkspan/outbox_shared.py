@@ -138,11 +138,16 @@ class SharedRelay(Relay):
             self._stale = any(lane not in self._mine for lane in self._lane_of.values())
             self._look = self._runtime.clock.call_later(SWEEP, self._tick)
             self._looks = min(self._looks, LOOKS - 1)
-            self._wake()
+            self._again = True
+            self._begin_fetch()
 
     def _wake(self) -> None:
         self._again = True
-        if self._fetching is None and not self._closed and not self._held_up:
+        if not self._held_up:
+            self._begin_fetch()
+
+    def _begin_fetch(self) -> None:
+        if self._fetching is None and not self._closed:
             self._fetching = asyncio.get_running_loop().create_task(self._fetch())
 
     @property
@@ -186,6 +191,8 @@ class SharedRelay(Relay):
                 self._schedule()
                 self._again = self._again or len(page) == limit
                 await self._press(behind=len(page) == limit)
+            if self._held_up or len(self._known) >= PAGE:
+                await self._press(behind=True)
         except Error as error:
             _log.warning("The outbox could not be read; will try again.", extra={"service": self._store.name, "code": error.code.value})
             self._runtime.clock.call_later(AGAIN, self._wake)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from linkspan.brokers.memory import MemoryBroker, MemoryLog
-from linkspan.outbox_shared import LOOKS, SharedRelay
+from linkspan.outbox import HIGH_WATER
+from linkspan.outbox_shared import LOOKS, SWEEP, SharedRelay
 from linkspan.ports import Outgoing
 from linkspan.stores.sqlite import SqliteStore
 from linkspan.testing.clock import fake_runtime
@@ -58,6 +59,11 @@ class Sharing:
         await done.submit(self.store, done.unit(messages=[message]))
         self.relay.take([message])
         await until(lambda: self.relay.waiting > waiting, "it is taken")
+
+    async def emptied(self) -> bool:
+        """Let time pass; tell whether all was published, and noticed."""
+        await self.clock.advance(0.1)
+        return not self.relay.waiting and not self.relay.full
 
     def published(self, lane: int) -> list[int]:
         return [int(record.data) for record in self.log.topics[TOPIC].records if record.lane == lane]
@@ -177,3 +183,21 @@ async def test_a_message_that_the_broker_refuses_is_an_answer(tmp_path: Path) ->
         await shared.commit((1, 0))
 
         await until(lambda: shared.published(1) == [0], "the others go on")
+
+
+async def test_a_backlog_that_grows_while_the_broker_is_away_holds_publishers_back(tmp_path: Path) -> None:
+    async with sharing(tmp_path) as shared:
+        await shared.relay.start()
+        shared.log.stop()
+        number = 0
+        while not shared.relay.full:
+            assert number < 2 * HIGH_WATER, "it grows without a bound"
+            await shared.commit(*((each % 40, each) for each in range(number, number + 400)))
+            number += 400
+            await shared.clock.advance(SWEEP)
+            await quiet()
+        assert number >= HIGH_WATER
+
+        shared.log.start()
+        await until(shared.emptied, "all have left, and there is room")
+        assert not shared.relay.full
