@@ -1,9 +1,12 @@
 """The relay: takes committed outbox rows to the broker, in order per key, and deletes them once the broker has stored them.
 
-Rows come from memory right after their commit; a sweeper finds those that memory does not know (after a start, or a
-crash between commit and hand-over). Few rows waiting: single publishes, pipelined. Many: one atomic batch at a time,
-which costs one sync. A batch in doubt is sent again singly with the same ids. A key has at most one unit unacknowledged,
-so whatever fails and is repeated, its order stands (ADR 1). Topics that opted in go in batches of their own kind (`batching`, ADR 22).
+Rows come from memory right after their commit; a sweeper finds those that memory does not know (a crash between commit
+and hand-over). What an earlier run left is read at the start, page by page as the broker takes it; until its end is
+reached, new rows too are left to these pages, which hold them in the order of commits.
+
+Few rows waiting: single publishes, pipelined. Many: one atomic batch at a time, which costs one sync. A batch in doubt is sent
+again singly with the same ids. A key has at most one unit unacknowledged, so whatever fails and is repeated, its order stands
+(ADR 1). Topics that opted in go in batches of their own kind (`batching`, ADR 22).
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ PAGE = 1_000
 """Rows read from the store at a time."""
 SWEEP = 5.0
 """Seconds between two looks for rows that memory does not know."""
+AGAIN = 1.0
+"""Seconds until a store that failed is asked again for what an earlier run left."""
 ASIDE = 30.0
 """Seconds until a message that the broker refused is tried again."""
 PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -63,6 +68,11 @@ class Relay:
         self._late: list[Outgoing] | None = []
         self._missing: dict[str, list[Outgoing]] = {}
         self._making: set[asyncio.Task[None]] = set()
+        self._loaded = 0
+        self._committed = 0
+        self._loading: asyncio.Task[None] | None = None
+        self._load_due = asyncio.Event()
+        self._flushes = 0
         self._sweep: Timer | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
@@ -79,33 +89,64 @@ class Relay:
 
     @property
     def waiting(self) -> int:
-        """Return how many rows the broker has not confirmed yet."""
-        return len(self._known)
+        """Return how many rows the broker has not confirmed yet; while an earlier run's are being loaded, those in memory, 1 at least."""
+        return len(self._known) or int(self._loading is not None and not self._loading.done())
 
     async def start(self) -> None:
-        """Load what an earlier run left, oldest first, then go live."""
-        last = 0
-        while page := await self._store.unsent(last, PAGE):
-            for message in page:
-                self._accept(message)
-            last = page[-1].position
-            self._schedule()
-            await self._room.wait()
-        late, self._late = self._late or [], None
-        for message in late:
-            if message.position > last:
-                self._accept(message)
+        """Load what an earlier run left, oldest first. What is above the high-water mark follows while the service works, without room."""
+        for _ in range(0, HIGH_WATER, PAGE):
+            if not await self._load_page():
+                return
+        self._room.clear()
+        self._loading = asyncio.get_running_loop().create_task(self._load_rest())
+
+    async def _load_rest(self) -> None:
+        """Load a page whenever there is room for one; during a flush no further than to the newest row of this run."""
+        more = True
+        while more:
+            while len(self._known) > HIGH_WATER // 2 or (self._flushes and self._loaded >= self._committed):
+                self._load_due.clear()
+                await self._load_due.wait()
+            try:
+                more = await self._load_page()
+            except Error as error:
+                fields = {"service": self._store.name, "code": error.code.value}
+                _log.warning("The outbox could not be read; will try again.", extra=fields)
+                await self._runtime.clock.sleep(AGAIN)
+        self._note_room()
+
+    async def _load_page(self) -> bool:
+        """Load the next rows. Tell whether there may be more; if not, go live with those that were committed during this look."""
+        late: list[Outgoing] = []
+        self._late = late
+        page = await self._store.unsent(self._loaded, PAGE)
+        more = len(page) == PAGE or len(late) >= PAGE
+        if not more:
+            page += [message for message in late if not page or message.position > page[-1].position]
+            self._late = None
+            self._sweep = self._runtime.clock.call_later(SWEEP, self._begin_sweep)
+        for message in page:
+            self._accept(message)
+        self._loaded = page[-1].position if page else self._loaded
         self._schedule()
-        self._sweep = self._runtime.clock.call_later(SWEEP, self._begin_sweep)
+        return more
 
     def take(self, messages: Sequence[Outgoing]) -> None:
         """Take over rows that have just been committed; called in commit order."""
         if self._late is not None:
-            self._late.extend(messages)
+            self._leave(messages)
             return
         for message in messages:
             self._accept(message)
         self._schedule()
+
+    def _leave(self, messages: Sequence[Outgoing]) -> None:
+        """Leave rows to the pages that are being loaded; only a last page, which is not full, needs what came during its look."""
+        self._committed = max(self._committed, *(message.position for message in messages))
+        if self._committed > self._loaded:
+            self._empty.clear()
+        if self._late is not None and len(self._late) < PAGE:
+            self._late.extend(messages)
 
     async def room(self) -> None:
         """Wait while the backlog is above its high-water mark: handlers commit faster than a broker stores."""
@@ -117,8 +158,13 @@ class Relay:
         return not self._room.is_set()
 
     async def flush(self) -> None:
-        """Wait until every row taken so far is stored by the broker."""
-        await self._empty.wait()
+        """Wait until every row taken so far is stored by the broker. Rows of an earlier run that are not loaded yet may stay."""
+        self._flushes += 1
+        try:
+            await self._empty.wait()
+        finally:
+            self._flushes -= 1
+            self._load_due.set()
 
     async def aclose(self) -> None:
         """Stop publishing; rows not confirmed stay in the store for the next start."""
@@ -126,7 +172,7 @@ class Relay:
         for timer in (self._pause, self._sweep):
             if timer is not None:
                 timer.cancel()
-        for task in (self._batch, self._sweeping, *self._making):
+        for task in (self._loading, self._batch, self._sweeping, *self._making):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -294,8 +340,8 @@ class Relay:
     def _note_room(self) -> None:
         """Let handlers go on once the backlog is small enough."""
         if len(self._known) <= HIGH_WATER // 2:
-            self._room.set()
-        if not self._known:
+            (self._room if self._late is None else self._load_due).set()
+        if not self._known and (self._late is None or self._loaded >= self._committed):
             self._empty.set()
 
     def _failed(self, error: BaseException | None) -> None:
