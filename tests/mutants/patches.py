@@ -72,7 +72,6 @@ DURABLE_PATH = (
 
 EXCUSED = {
     "blobs/__init__.py": "names the places, and does nothing",
-    "brokers/nats_tap.py": "watches from beside: no message's fate depends on it",
 }
 """Files of those names that no promise rests on, and why."""
 

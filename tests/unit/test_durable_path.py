@@ -53,6 +53,23 @@ async def test_outbox_is_empty_after_the_broker_confirmed(tmp_path: Path) -> Non
         assert relay.waiting == 0
 
 
+async def test_message_of_a_commit_that_fails_never_leaves(tmp_path: Path) -> None:
+    async with system(tmp_path) as run:
+        orders = next(each for each in run.app.services if each.name == "orders")
+
+        async def publish_and_fail() -> None:
+            async with run.app.transaction(orders) as ctx:
+                await ctx.publish(Placed(order="a", number=1))
+                ctx.tx.record("insert into not_there values (1)")
+
+        with pytest.raises(Error):
+            await publish_and_fail()
+        await run.publish(("a", 2))
+        await has_effects(run, 1)
+
+        assert await run.effects() == [("a", 2)]
+
+
 async def test_lost_confirmations_do_not_double(tmp_path: Path) -> None:
     async with system(tmp_path) as run:
         run.faults.lost_confirmations = 0.5
