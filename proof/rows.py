@@ -58,10 +58,10 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "crash-postgres",
-        "the same on PostgreSQL, with three NATS servers and with Kafka",
+        "the same on PostgreSQL, with three NATS servers and with three Kafka brokers",
         "tests.crash.proof",
-        ("--seeds", "0", "--topology", "postgres-nats", "postgres-kafka", "--every", "12"),
-        ("--seeds", "1", "--topology", "postgres-nats", "postgres-kafka"),
+        ("--seeds", "0", "--nodes", "3", "--topology", "postgres-nats", "postgres-kafka", "--every", "12"),
+        ("--seeds", "1", "--nodes", "3", "--topology", "postgres-nats", "postgres-kafka"),
         sharded=True,
     ),
     Row(

@@ -30,6 +30,8 @@ BEAT = 1.5
 """Seconds between two signs of life."""
 EAGER = 0.5
 """The same while lanes are missing or to be given up."""
+BEGINNING = 30.0
+"""Seconds that beginning with lanes may take; signs of life go on meanwhile."""
 
 Fence = tuple[str, int, int]
 """Service, lane, epoch: see `Unit.fence`."""
@@ -74,6 +76,7 @@ class Lanes:
         self._expiry: Timer | None = None
         self._loop: asyncio.Task[None] | None = None
         self._giving: asyncio.Task[None] | None = None
+        self._beginning: asyncio.Task[None] | None = None
         self._soon = asyncio.Event()
 
     @property
@@ -82,9 +85,13 @@ class Lanes:
         return self._clock.monotonic() < self._until
 
     async def start(self) -> None:
-        """Take what is free now, then go on. Raises `Error`."""
+        """Take what is free now, begin with it, then go on. Raises `Error`."""
         await self._beat()
         self._loop = asyncio.get_running_loop().create_task(self._go_on(), name=f"linkspan lanes of {self._service}")
+        if (beginning := self._beginning) is not None:
+            await asyncio.wait([beginning])
+            if not beginning.cancelled():
+                beginning.result()
 
     def moved(self, fence: Fence) -> None:
         """Hear that a commit was refused: this lane is another's."""
@@ -95,7 +102,7 @@ class Lanes:
 
     async def aclose(self) -> None:
         """Give all lanes back, so that nobody has to wait for the lease's end. Whoever works on them has finished."""
-        for task in (self._loop, self._giving):
+        for task in (self._loop, self._giving, self._beginning):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -138,7 +145,7 @@ class Lanes:
             self._soon.set()
             return
         self._answered = lapses
-        await self._follow(tenure)
+        self._follow(tenure)
 
     def _extend(self, until: float) -> None:
         self._until = until
@@ -153,7 +160,7 @@ class Lanes:
             _log.warning("The lease of all lanes has ended: the store did not answer.", extra={"service": self._service})
             self._drop(set(self.held))
 
-    async def _follow(self, tenure: Tenure) -> None:
+    def _follow(self, tenure: Tenure) -> None:
         """Make the answer true: drop what is gone, begin what is new, give up what is too much."""
         self._drop({lane for lane, epoch in self.held.items() if tenure.lanes.get(lane) != epoch})
         gained = {lane: epoch for lane, epoch in tenure.lanes.items() if lane not in self.held}
@@ -167,23 +174,30 @@ class Lanes:
                 "Lanes of an instance that fell silent were taken.", extra={"service": self._service, "lanes": len(tenure.orphaned)}
             )
             self._holder.beware()
-        await self._begin()
+        self._begin()
         surplus = len(self.held) - len(self._leaving) - tenure.share
-        if surplus > 0 and self._giving is None:
+        if surplus > 0 and self._giving is None and self._beginning is None:
             chosen = set(sorted(set(self.held) - self._leaving)[-surplus:])
             self._leaving |= chosen
             self._giving = asyncio.get_running_loop().create_task(self._give_up(chosen))
 
-    async def _begin(self) -> None:
+    def _begin(self) -> None:
+        """Begin with lanes beside the signs of life: with many lanes and a slow broker it takes longer than these may be apart."""
         fences = {lane: (self._service, lane, epoch) for lane, epoch in self.held.items() if lane not in self._begun}
-        if not fences:
-            return
+        if fences and self._beginning is None:
+            self._beginning = asyncio.get_running_loop().create_task(self._gain(fences))
+
+    async def _gain(self, fences: Mapping[int, Fence]) -> None:
         try:
-            await self._holder.gain(fences)
+            async with asyncio.timeout(BEGINNING):
+                await self._holder.gain(fences)
+            self._begun.update(fences)  # one that was lost meanwhile would have cancelled this
         except Error as error:
             self._log_failure("Lanes could not be begun; will try again.", error)
-            return
-        self._begun |= {lane for lane, fence in fences.items() if self.held.get(lane) == fence[2]}
+        except TimeoutError:
+            _log.warning("Lanes took too long to begin; will try again.", extra={"service": self._service, "lanes": len(fences)})
+        finally:
+            self._beginning = None
 
     async def _give_up(self, lanes: set[int]) -> None:
         _log.info("Lanes are given up.", extra={"service": self._service, "lanes": len(lanes)})
@@ -197,6 +211,9 @@ class Lanes:
     def _drop(self, lanes: set[int]) -> None:
         if not lanes:
             return
+        if self._beginning is not None and not lanes <= self._begun:
+            self._beginning.cancel()
+            self._soon.set()
         for lane in lanes:
             del self.held[lane]
         self._begun -= lanes

@@ -2,8 +2,8 @@
 
 Each point is tried at its first and a later passing in each process, then per seed as many pairs of crashes as there are
 points, at random passings. Interrupted, or over its `--minutes`, it goes on where it stopped when it is given the same `--resume` file.
-`--topology` chooses store and broker: SQLite with one NATS server, PostgreSQL with three NATS servers, PostgreSQL
-with one Kafka broker. The servers of PostgreSQL's two are started once and used by one run after the other.
+`--topology` chooses store and broker: SQLite and NATS, PostgreSQL and NATS, PostgreSQL and Kafka. PostgreSQL and what is beside
+it are started once, and used by one run after the other.
 """
 
 from __future__ import annotations
@@ -129,11 +129,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--topology", nargs="+", choices=TOPOLOGIES, default=["sqlite-nats"], help="store and broker (default: sqlite-nats)"
     )
+    parser.add_argument("--nodes", type=int, default=1, help="servers of a broker beside PostgreSQL, each with all messages (default: 1)")
     parser.add_argument("--every", type=int, default=1, help="only each n-th run (default: 1)")
     parser.add_argument("--minutes", type=float, default=90.0, help="begin no run after so many minutes (default: 90)")
     options = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="linkspan-crash-"))
-    with engines(options.topology) as (there, missing, server), of_nats(folder) as nats, of_kafka(folder) as kafka:
+    with (
+        engines(options.topology) as (there, missing, server),
+        of_nats(folder, options.nodes) as nats,
+        of_kafka(folder, options.nodes) as kafka,
+    ):
         places: dict[str, Place] = {
             "sqlite-nats": sqlite_nats,
             "postgres-nats": partial(postgres_nats, server=server, clusters=nats),

@@ -49,11 +49,11 @@ class Clusters(Generic[C]):
         self._idle.append(cluster)
 
 
-def of_nats(folder: Path, nodes: int = 3) -> Clusters[NatsCluster]:
+def of_nats(folder: Path, nodes: int) -> Clusters[NatsCluster]:
     """Return clusters of nats-servers, of which each keeps all messages."""
     return Clusters(folder / "nats", lambda place: NatsCluster(place, size=nodes))
 
 
-def of_kafka(folder: Path, nodes: int = 1) -> Clusters[KafkaCluster]:
+def of_kafka(folder: Path, nodes: int) -> Clusters[KafkaCluster]:
     """Return clusters of Kafka brokers, of which each keeps all messages."""
     return Clusters(folder / "kafka", lambda place: KafkaCluster(place, brokers=nodes))

@@ -36,8 +36,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Result | st
     with ExitStack() as stack:
         there, missing, server = stack.enter_context(engines(list(SAMPLE)))
         places: dict[str, Place] = {
-            "postgres-nats": partial(postgres_nats, server=server, clusters=stack.enter_context(of_nats(folder))),
-            "postgres-kafka": partial(postgres_kafka, server=server, clusters=stack.enter_context(of_kafka(folder))),
+            "postgres-nats": partial(postgres_nats, server=server, clusters=stack.enter_context(of_nats(folder, 3))),
+            "postgres-kafka": partial(postgres_kafka, server=server, clusters=stack.enter_context(of_kafka(folder, 1))),
         }
         runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
         return missing | runner.run(_run({name: places[name] for name in there}, folder))

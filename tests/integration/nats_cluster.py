@@ -22,7 +22,7 @@ ANSWER = 1.0
 
 
 class NatsCluster:
-    """`async with NatsCluster(folder) as cluster`: three servers, file storage, synced before they acknowledge."""
+    """`async with NatsCluster(folder) as cluster`: three servers, file storage, synced before they acknowledge. One is no cluster."""
 
     user, password = NatsRunner.user, NatsRunner.password
 
@@ -33,7 +33,7 @@ class NatsCluster:
         for port in routes:
             folder = directory / f"node{len(self.nodes)}"
             folder.mkdir(parents=True)
-            cluster = f'cluster {{ name: "tests", listen: "127.0.0.1:{port}", routes: [{everybody}] }}\n'
+            cluster = f'cluster {{ name: "tests", listen: "127.0.0.1:{port}", routes: [{everybody}] }}\n' if size > 1 else ""
             self.nodes.append(NatsRunner(folder, sync=sync, more=cluster + more))
 
     @property
@@ -76,7 +76,7 @@ class NatsCluster:
             found = await self.ask("$JS.API.STREAM.INFO.probe")
         except (NatsError, OSError, TimeoutError):
             return False
-        return "config" in found and all(replica["current"] for replica in found["cluster"]["replicas"])
+        return "config" in found and all(replica["current"] for replica in found.get("cluster", {}).get("replicas", ()))
 
     async def connected(self) -> Client:
         """Return a client of any server that runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ class Instance:
         self.name, self.finishing, self.clock = name, finishing, runtime.clock
         self.working: set[int] = set()
         self.refuses = False
+        self.beginning = 0.0
         self.wary = 0
         store: Any = ledger
         self.lanes = Lanes(store, "orders", name, runtime, self)
@@ -69,6 +71,8 @@ class Instance:
     async def gain(self, fences: Mapping[int, Fence]) -> None:
         if self.refuses:
             raise Error(Code.UNAVAILABLE, "The broker is away.")
+        if self.beginning:
+            await self.clock.sleep(self.beginning)
         self.working |= set(fences)
 
     def beware(self) -> None:
@@ -218,6 +222,38 @@ async def test_lanes_that_cannot_be_begun_are_tried_again() -> None:
     a.refuses = False
     await fleet.advance(1)
     assert len(a.working) == 64
+    await fleet.end()
+
+
+async def test_lanes_are_begun_however_long_it_takes_and_signs_of_life_go_on() -> None:
+    """It was cut off every three seconds, and begun again from the start: on a loaded machine nothing was ever read."""
+    fleet = Fleet()
+    a = fleet.instances["a"] = Instance(fleet.ledger, fleet.runtime, "a")
+    a.beginning = 2 * LEASE
+    starting = asyncio.create_task(a.lanes.start())
+    await fleet.advance(LEASE)
+    assert not a.working
+    assert a.lanes.alive
+    await fleet.advance(LEASE + 1.0)
+    await starting
+    assert len(a.working) == 64
+    assert set(a.lanes.held.values()) == {1}
+    await fleet.end()
+
+
+async def test_lanes_that_are_lost_while_they_are_begun_are_not_worked_on() -> None:
+    fleet = Fleet()
+    a = fleet.instances["a"] = Instance(fleet.ledger, fleet.runtime, "a")
+    a.beginning = 2.0
+    starting = asyncio.create_task(a.lanes.start())
+    await fleet.advance(1.0)
+    fleet.ledger.deaf.add("a")
+    fleet.ledger.members["b"] = fleet.clock.monotonic() + 1000.0
+    fleet.ledger.lanes = {lane: ("b", epoch + 1) if lane < 32 else (owner, epoch) for lane, (owner, epoch) in fleet.ledger.lanes.items()}
+    fleet.ledger.deaf.clear()
+    await fleet.advance(6.0)
+    await starting
+    assert a.working == set(range(32, 64))
     await fleet.end()
 
 
