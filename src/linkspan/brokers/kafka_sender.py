@@ -12,16 +12,18 @@ import logging
 import threading
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from linkspan.brokers.kafka_errors import LOGIN, meaning, reason_of
+from linkspan.brokers.kafka_firsts import Firsts, Record
 from linkspan.errors import Code, Error, SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from linkspan.brokers.kafka_firsts import Report
     from linkspan.ports import Runtime, Timer
 
 __all__ = ["Record", "Sender"]
@@ -34,14 +36,13 @@ PROBE = 1.0
 """Seconds that a look for the brokers takes at most, while none answers."""
 _SWEEP = 0.5
 _DOWN = frozenset({KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - librdkafka's own codes begin so
+FRESH = 3600.0
+"""Seconds after which the first record of a partition goes alone again."""
 REST = 1.0
 """Seconds between two producers at least."""
 _NOT_OPEN = "The Kafka broker is not open: open it first."
 _BEGINNING = "The Kafka producer begins anew: send it again in a second, with the same id."
 _NOBODY: tuple[asyncio.Future[None] | None, str, bool] = (None, "", False)
-
-Record: TypeAlias = tuple[str, int, str, bytes, "list[tuple[str, bytes]]"]
-"""Topic, partition, key, data and headers."""
 
 
 class _Whole:
@@ -66,22 +67,27 @@ class _Engine:
         self._reports: list[tuple[int, KafkaError | None]] = []
         self.ending = False
         self.producer: Any = Producer({**config, "error_cb": self._on_error})
+        self.firsts = Firsts(self._produce)
         self.thread = threading.Thread(target=self._run, name="linkspan kafka send", daemon=True)
         self.thread.start()
 
     def send(self, token: int, record: Record) -> None:
         """Queue one record. Raises KafkaException or BufferError."""
-        topic, partition, key, data, headers = record
-        self.producer.produce(topic, data, key or None, partition, on_delivery=partial(self._on_stored, token), headers=headers)
+        self.firsts.send(record, partial(self._on_stored, token))
 
     def send_all(self, token: int, records: Sequence[Record]) -> None:
         """Queue records that are reported as one."""
         report = partial(self._on_part, token, _Whole(len(records)))
-        for topic, partition, key, data, headers in records:
-            self.producer.produce(topic, data, key or None, partition, on_delivery=report, headers=headers)
+        for record in records:
+            self.firsts.send(record, report)
+
+    def _produce(self, record: Record, report: Report) -> None:
+        topic, partition, key, data, headers = record
+        self.producer.produce(topic, data, key or None, partition, on_delivery=report, headers=headers)
 
     def end(self) -> None:
         """Let the thread go; it forgets what is queued. What it has sent by then can only be a repetition of what is sent anew."""
+        self.firsts.end()
         self.ending = True
 
     def _on_stored(self, token: int, error: KafkaError | None, _message: object) -> None:
@@ -137,7 +143,7 @@ class Sender:
         self._marks: deque[tuple[float, int]] = deque()
         self._sweeper: Timer | None = None
         self._last_error = ""
-        self._begun = 0.0
+        self._begun = self._fresh = 0.0
         self._beginning: Timer | None = None
         self.up = False
         self.refused = False
@@ -181,6 +187,8 @@ class Sender:
             raise Error(Code.UNAVAILABLE, _NOT_OPEN if self._beginning is None else _BEGINNING)
         self._token = token = self._token + 1
         self._pending[token] = entry
+        if self._sweeper is None:
+            self._sweep()
         try:
             queue(engine, token)
         except BufferError as error:
@@ -189,8 +197,6 @@ class Sender:
         except KafkaException as error:
             del self._pending[token]
             raise meaning(error, f"Topic '{entry[1]}'") from error
-        if self._sweeper is None:
-            self._sweep()
 
     def on_stored(self, reports: list[tuple[int, KafkaError | None]]) -> None:
         """Take what the brokers said of some records."""
@@ -242,7 +248,7 @@ class Sender:
 
     def _begin(self) -> None:
         self._beginning = None
-        self._begun = self._runtime.clock.monotonic()
+        self._begun = self._fresh = self._runtime.clock.monotonic()
         self._engine = _Engine(self._config, self)
 
     def fail(self, text: str) -> None:
@@ -273,6 +279,9 @@ class Sender:
         """Begin anew when the oldest waits too long: one timer for all, which need no clock of their own."""
         self._sweeper = None
         now = self._runtime.clock.monotonic()
+        if self._engine is not None and now - self._fresh > FRESH:
+            self._fresh = now
+            self._engine.firsts.forget()
         while self._marks and self._marks[0][0] <= now - self._timeout:
             _, newest = self._marks.popleft()
             if self._pending and next(iter(self._pending)) <= newest:
