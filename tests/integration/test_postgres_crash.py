@@ -199,6 +199,7 @@ class Wire:
                         self._late = (chunk, to_server_reader, to_server)
                     if what == "answer":
                         back.cancel()
+                        await asyncio.wait([back])  # else it still reads, and the server may be left before it has committed
                         to_server.write(chunk)
                         await to_server_reader.read(1)
                     break
