@@ -54,3 +54,9 @@ def test_reconcile_finds_what_is_late_or_nowhere_and_sends_what_is_late(tmp_path
     assert rows("--resend") == [("a", "sent now", "2 sent"), missing]
     assert rows() == [missing]
     assert folder.query("orders", "select count(*) from linkspan_outbox") == [(0,)]
+
+    with closing(sqlite3.connect(folder.path / ".linkspan" / "orders.db")) as connection:
+        connection.execute("insert into linkspan_sequence (topic, key, last) values ('gone.v1.events', 'x', 3)")
+        connection.commit()
+    lost = "the broker has no log of this topic, and messages of 1 of its keys have left: is it the right broker?"
+    assert rows() == [missing, ("", "missing", lost)]

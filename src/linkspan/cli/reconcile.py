@@ -46,6 +46,10 @@ class KeyState:
         known = self.stored | {message.sequence for message, _ in self.waiting}
         return [number for number in range(min(known, default=self.last + 1), self.last + 1) if number not in known]
 
+    def left(self) -> bool:
+        """Tell whether some of its messages wait no more."""
+        return len(self.waiting) < self.last
+
     def late(self, older: float) -> bool:
         """Tell whether the first row that waits is old."""
         return bool(self.waiting) and self.waiting[0][1] > older and self.waiting[0][0].sequence not in self.stored
@@ -60,7 +64,11 @@ def reconcile(
     resend: Annotated[bool, typer.Option("--resend", help="Send late rows now, with the ids that they have, in order per key.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find messages that are late, stuck behind another, or nowhere. Exits with 1 when there are any. Works beside running services."""
+    """Find messages that are late, stuck behind another, or nowhere. Exits with 1 when there are any. Works beside running services.
+
+    A row is deleted once the broker has stored its message, so what a broker lost afterwards is named here and cannot be made again:
+    publish such facts anew from the service's own tables. What is below all that the broker still has of a key is taken for expired.
+    """
     rows = asyncio.run(_reconciled(load_app(target), service, older, since, resend=resend))
     show(rows, as_json=as_json, empty="Every numbered message is at the broker, or about to be.")
     if any(row["state"] != "sent now" for row in rows):
@@ -75,12 +83,24 @@ async def _reconciled(app: App, service: str, older: float, since: str, *, resen
             by_store.setdefault(id(store), (store, []))[1].append(name)
         for store, names in by_store.values():
             keys = await _stored(store)  # before the broker's log: what moves from here to there meanwhile is seen there
-            await _logged(broker, keys, {f"/{name}" for name in names}, moment_of(since, system().clock.now()))
+            absent = await _logged(broker, keys, {f"/{name}" for name in names}, moment_of(since, system().clock.now()))
             for (topic, key), state in sorted(keys.items()):
                 rows += [{"service": ",".join(names), "topic": topic, "key": key, **each} for each in _findings(state, older)]
                 if resend and state.late(older):
                     rows[-1].update(await _resent(store, broker, state))
+            rows += [{"service": ",".join(names), **each} for each in _absences(keys, absent)]
     return rows
+
+
+def _absences(keys: dict[tuple[str, str], KeyState], absent: list[str]) -> list[dict[str, Any]]:
+    """Report topics that the broker does not know although messages of theirs have left: it was replaced, or restored without them."""
+    found: list[dict[str, Any]] = []
+    for topic in absent:
+        gone = sum(state.left() for (at, _), state in keys.items() if at == topic)
+        if gone:
+            what = f"the broker has no log of this topic, and messages of {gone} of its keys have left: is it the right broker?"
+            found.append({"topic": topic, "key": "", "state": "missing", "id": "", "finding": what})
+    return found
 
 
 def _findings(state: KeyState, older: float) -> list[dict[str, Any]]:
@@ -112,9 +132,10 @@ async def _stored(store: Store) -> dict[tuple[str, str], KeyState]:
     return keys
 
 
-async def _logged(broker: Broker, keys: dict[tuple[str, str], KeyState], sources: set[str], since: float | None) -> None:
-    """Read what the broker has of these sources."""
+async def _logged(broker: Broker, keys: dict[tuple[str, str], KeyState], sources: set[str], since: float | None) -> list[str]:
+    """Read what the broker has of these sources; return the topics that it does not know."""
     count = 0
+    absent: list[str] = []
 
     def receive(seen: Seen) -> None:
         nonlocal count
@@ -137,6 +158,7 @@ async def _logged(broker: Broker, keys: dict[tuple[str, str], KeyState], sources
             except Error as error:
                 if error.code is not Code.NOT_FOUND:
                     raise
+                absent.append(topic)
                 continue
             async with asyncio.timeout(PATIENCE):
                 while count - before < wanted:  # noqa: ASYNC110 - a plain callback counts
@@ -145,6 +167,7 @@ async def _logged(broker: Broker, keys: dict[tuple[str, str], KeyState], sources
         raise SetupError("The broker's log was not read to its end: name a moment with --since.") from error
     finally:
         await tap.aclose()
+    return absent
 
 
 async def _resent(store: Store, broker: Broker, state: KeyState) -> dict[str, Any]:
