@@ -18,12 +18,13 @@ C = TypeVar("C", NatsCluster, KafkaCluster)
 
 
 class Clusters(Generic[C]):
-    """As many clusters as there are runs at once. Each is one run's at a time; who gives it back has emptied it."""
+    """As many clusters as there are runs at once. Each is one run's at a time; who takes one that was `used` empties it first."""
 
     def __init__(self, folder: Path, make: Callable[[Path], C]) -> None:
         self._folder, self._make = folder, make
         self._all: list[C] = []
         self._idle: list[C] = []
+        self.used: list[C] = []
 
     def __enter__(self) -> Self:
         return self
@@ -47,6 +48,7 @@ class Clusters(Generic[C]):
             cluster.kill()  # nobody knows what is in it
             raise
         self._idle.append(cluster)
+        self.used.append(cluster)
 
 
 def of_nats(folder: Path, nodes: int) -> Clusters[NatsCluster]:

@@ -311,7 +311,9 @@ async def postgres_nats(
         cluster = await stack.enter_async_context(NatsCluster(folder / "nats") if clusters is None else clusters.one())
         client = await _client(stack, cluster.urls, NatsRunner.user, NatsRunner.password)
         broker = NatsNodes(cluster, client)
-        stack.push_async_callback(broker.restarts.cancel if clusters is None else broker.empty)
+        stack.push_async_callback(broker.restarts.cancel)
+        if clusters is not None and cluster in clusters.used:
+            await broker.empty()
         yield Topology(f"postgres-nats{len(cluster.nodes)}", schemas, broker)
 
 
@@ -325,7 +327,9 @@ async def postgres_kafka(
         schemas = _postgres(stack, folder, server)
         cluster = await stack.enter_async_context(KafkaCluster(folder / "kafka", brokers=3) if clusters is None else clusters.one())
         broker = KafkaNodes(cluster)
-        stack.push_async_callback(broker.restarts.cancel if clusters is None else broker.empty)
+        stack.push_async_callback(broker.restarts.cancel)
+        if clusters is not None and cluster in clusters.used:
+            await broker.empty()
         yield Topology(f"postgres-kafka{len(cluster.servers)}", schemas, broker)
 
 
