@@ -94,7 +94,7 @@ class PostgresStore:
             except BaseException:
                 connection.terminate()
                 raise
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             self._state = "closed"
             raise coded(self.name, error) from error
         self._state = "open"
@@ -148,7 +148,7 @@ class PostgresStore:
             try:
                 await connection.execute("delete from linkspan_process where id = $1", self._process)
                 await connection.close(timeout=self.place.limits.closing)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            except Exception:  # noqa: BLE001 - ended by the server just now, asyncpg may be in any state; what matters is stored
                 connection.terminate()
         await self._pool.aclose()
         await self._readers.aclose()
