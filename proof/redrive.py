@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from linkspan.redrive import Redrive, Redrives
+from linkspan.letters.redrive import Redrive, Redrives
 from linkspan.telemetry.logs import set_up
 from proof.letters_app import Ordered, app
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import payload, worker
 from benchmarks.ours.orders_v1 import GetOrder, Order, OrderPlaced, Orders
 from linkspan import App, Batches, Context, Service
-from linkspan.outbox_shared import SharedRelay
+from linkspan.outgoing.outbox_shared import SharedRelay
 from linkspan.runtime import system
 
 if TYPE_CHECKING:

@@ -46,12 +46,12 @@ from linkspan.routes import Http
 if TYPE_CHECKING:
     from linkspan.app import App
     from linkspan.batch import Batches
-    from linkspan.breaker import Breaker
     from linkspan.claimcheck import Blobs
     from linkspan.client import Client
     from linkspan.context import Context
     from linkspan.handler import Handler, Middleware
     from linkspan.identity import Identity
+    from linkspan.incoming.breaker import Breaker
     from linkspan.limits import Limits
     from linkspan.ports import BlobPlace
     from linkspan.service import Service
@@ -116,7 +116,7 @@ _LAZY = {
     "Batches": "batch",
     "BlobPlace": "ports",
     "Blobs": "claimcheck",
-    "Breaker": "breaker",
+    "Breaker": "incoming.breaker",
     "Client": "client",
     "Context": "context",
     "Handler": "handler",

@@ -20,22 +20,22 @@ from linkspan.entrances import Entrances
 from linkspan.errors import SetupError
 from linkspan.handler import check_streams
 from linkspan.lanes import instance_name
+from linkspan.letters.turns import Turns
 from linkspan.middleware import Deadline, Tracing
-from linkspan.outbox import Relay
-from linkspan.outbox_shared import SharedRelay
+from linkspan.outgoing.outbox import Relay
+from linkspan.outgoing.outbox_shared import SharedRelay
+from linkspan.outgoing.schedule import Timetable
 from linkspan.owner import check_owners
 from linkspan.places import Places, addresses_of
 from linkspan.readiness import Readiness
 from linkspan.routes import check_overlaps
 from linkspan.running import RunningService
 from linkspan.runtime import calm_collector, system
-from linkspan.schedule import Timetable
 from linkspan.signals import run_until_signal
 from linkspan.stores import open_store, own_url
 from linkspan.transport.grpc_address import check_installed
 from linkspan.transport.tls import Tls
 from linkspan.transport.web import Web
-from linkspan.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Mapping, Sequence

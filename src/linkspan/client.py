@@ -15,11 +15,11 @@ from linkspan.context import Context, Oversized
 from linkspan.errors import Code, Error, SetupError
 from linkspan.handler import check_streams, compose
 from linkspan.middleware import Deadline, Tracing
+from linkspan.outgoing.sender import Origin, Sender
 from linkspan.owner import owned
 from linkspan.path import Side
 from linkspan.ports import Outgoing, Unit
 from linkspan.runtime import system
-from linkspan.sender import Origin, Sender
 from linkspan.streaming import driven, lone, only
 from linkspan.trace import trace_of
 from linkspan.when import when_of

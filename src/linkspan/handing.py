@@ -11,9 +11,9 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from linkspan.errors import Code, Error, SetupError
+from linkspan.outgoing.sender import Origin, Sender
 from linkspan.ports import Outgoing
 from linkspan.runtime import system
-from linkspan.sender import Origin, Sender
 from linkspan.trace import trace_of
 
 if TYPE_CHECKING:

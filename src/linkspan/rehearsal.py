@@ -15,14 +15,14 @@ from linkspan import envelope as envelopes
 from linkspan.brokers.memory import MemoryBroker
 from linkspan.client import Caller
 from linkspan.context import Context, Duplicate
-from linkspan.desk import stack_of
 from linkspan.envelope import claim
 from linkspan.errors import Code, Error
-from linkspan.outbox import Relay
+from linkspan.incoming.work import handler_error
+from linkspan.letters.desk import stack_of
+from linkspan.letters.turns import Turns
+from linkspan.outgoing.outbox import Relay
 from linkspan.path import Path
 from linkspan.running import RunningService
-from linkspan.turns import Turns
-from linkspan.work import handler_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from linkspan.app import App
     from linkspan.claimcheck import ClaimCheck
     from linkspan.handler import Middleware
+    from linkspan.incoming.work import Binding
     from linkspan.operation import Operation
     from linkspan.ports import Letter, Outgoing, Runtime, Session, Store, Unit, Value
     from linkspan.service import Service
-    from linkspan.work import Binding
 
 __all__ = ["Rehearsal", "Rehearsed", "rehearsal_of"]
 

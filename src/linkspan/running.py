@@ -8,45 +8,45 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from linkspan.breaker import waiting
-from linkspan.consumer import Consumer
 from linkspan.content import decode_content
 from linkspan.context import Context, Transaction
-from linkspan.deadletter import LETTER_EVENTS, Holding
 from linkspan.errors import Code, Error, SetupError
-from linkspan.foreign import ForeignReader
 from linkspan.handler import compose
-from linkspan.handover import Mover
-from linkspan.inbox import forget_old
+from linkspan.incoming.breaker import waiting
+from linkspan.incoming.consumer import Consumer
+from linkspan.incoming.foreign import ForeignReader
+from linkspan.incoming.inbox import forget_old
+from linkspan.incoming.work import Binding, frames
 from linkspan.lanes import Lanes
+from linkspan.letters.deadletter import LETTER_EVENTS, Holding
 from linkspan.message import type_name
 from linkspan.operation import Command
+from linkspan.outgoing.handover import Mover
+from linkspan.outgoing.sender import Sender, command_topic, event_topic
 from linkspan.ports import Outcome, Unit
-from linkspan.sender import Sender, command_topic, event_topic
 from linkspan.streaming import driven, emitting, only, received
 from linkspan.trace import trace_of
 from linkspan.transport.endpoint import LATE, Endpoint, StreamEndpoint
 from linkspan.validation import check_of, checked
-from linkspan.work import Binding, frames
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from linkspan.announcing import Announcer
     from linkspan.claimcheck import ClaimCheck
     from linkspan.client import Caller
     from linkspan.envelope import Reference
     from linkspan.handler import Handler, Middleware
     from linkspan.lanes import Fence
+    from linkspan.letters.announcing import Announcer
+    from linkspan.letters.turns import Turns
     from linkspan.operation import Operation
-    from linkspan.outbox import Relay
+    from linkspan.outgoing.outbox import Relay
     from linkspan.ports import Broker, Outgoing, Runtime, Store
     from linkspan.service import Handled, Service
     from linkspan.streaming import Emit
     from linkspan.transport.endpoint import Inbound
-    from linkspan.turns import Turns
     from linkspan.when import When
 
 __all__ = ["RunningService", "ServiceTransaction"]
@@ -113,7 +113,7 @@ class RunningService:
         return {topic for topic, _ in self.groups} | {event_topic(package) for package in packages}
 
     def _announcer(self) -> Announcer:
-        from linkspan.announcing import Announcer  # noqa: PLC0415 - only where it is used
+        from linkspan.letters.announcing import Announcer  # noqa: PLC0415 - only where it is used
 
         return Announcer(self.name, self.runtime, self.relay)
 

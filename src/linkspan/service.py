@@ -10,11 +10,11 @@ from inspect import isasyncgenfunction, iscoroutinefunction
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from linkspan.breaker import BREAKER, Breaker
 from linkspan.context import Context
 from linkspan.errors import SetupError
-from linkspan.foreign import ForeignSource, foreign_source
-from linkspan.inbox import RETENTION
+from linkspan.incoming.breaker import BREAKER, Breaker
+from linkspan.incoming.foreign import ForeignSource, foreign_source
+from linkspan.incoming.inbox import RETENTION
 from linkspan.limits import Limits
 from linkspan.message import has_key, is_event, is_message_class, package_of, type_name
 from linkspan.operation import BidiStream, ClientStream, Command, EventType, Operation, Query, ServerStream, ServiceContract
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from linkspan.batch import Batches
     from linkspan.handler import Middleware
-    from linkspan.handover import HandOver
     from linkspan.message import Event
+    from linkspan.outgoing.handover import HandOver
     from linkspan.owner import Owns
 
 __all__ = ["Handled", "Service"]

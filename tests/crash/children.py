@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from linkspan import Client, Error, deadletter
+from linkspan import Client, Error
+from linkspan.letters import deadletter
 from linkspan.runtime import system
 from linkspan.stores import sqlite
 from linkspan.stores.sqlite_file import SqliteLimits

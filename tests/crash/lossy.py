@@ -6,8 +6,9 @@ import asyncio
 from itertools import count
 from typing import TYPE_CHECKING
 
-from linkspan import Code, Error, outbox
+from linkspan import Code, Error
 from linkspan.brokers import nats
+from linkspan.outgoing import outbox
 
 if TYPE_CHECKING:
     from linkspan.ports import Outgoing

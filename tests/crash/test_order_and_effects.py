@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from linkspan import work
+from linkspan.incoming import work
 from proof import effects, order
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from linkspan import App, Code, Context, Error, Service, deadletter
+from linkspan import App, Code, Context, Error, Service
+from linkspan.letters import deadletter
 from linkspan.runtime import system
 from linkspan.stores.sqlite import SqliteStore
 from linkspan.testing.crash import Recorder

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from linkspan.parking import EACH_TIME
+from linkspan.letters.parking import EACH_TIME
 from tests.integration.nats_runner import NatsRunner
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import StaticPool
 
-from linkspan import App, Code, Context, Error, Service, SetupError, handover as moving
+from linkspan import App, Code, Context, Error, Service, SetupError
+from linkspan.outgoing import handover as moving
 from linkspan.sqlalchemy import TABLE, Outbox
 from tests.unit.app_shop import Placed, app_of, contract, reacting
 

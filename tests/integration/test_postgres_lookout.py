@@ -13,9 +13,9 @@ import asyncpg
 import pytest
 
 from linkspan import App, Code, Context, Error, Limits, Service
-from linkspan.desk import Desk, audited
 from linkspan.envelope import Envelope, lane_of, prefix, render
-from linkspan.lookout import Lookout
+from linkspan.letters.desk import Desk, audited
+from linkspan.letters.lookout import Lookout
 from linkspan.ports import LetterState, Outgoing
 from linkspan.runtime import system
 from linkspan.stores import postgres_letters

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from linkspan.brokers.memory import MemoryBroker, MemoryLog
 from linkspan.envelope import lane_of
-from linkspan.outbox import PAUSES
-from linkspan.outbox_shared import SharedRelay
+from linkspan.outgoing.outbox import PAUSES
+from linkspan.outgoing.outbox_shared import SharedRelay
 from linkspan.ports import Outgoing
 from linkspan.stores.postgres import PostgresStore
 from linkspan.testing.clock import fake_runtime, settle

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from linkspan import Context
-    from linkspan.consumer import Consumer
+    from linkspan.incoming.consumer import Consumer
     from linkspan.ports import Runtime, Store
 
 contract = Contract("durable.test.v1")

@@ -8,7 +8,7 @@ from linkspan.cli.contract_target import load_contracts, members_of_app
 from linkspan.contracts.asyncapi import Member, asyncapi
 from linkspan.contracts.payload_proto import payload_proto
 from linkspan.message import type_name
-from linkspan.sender import command_topic, event_topic
+from linkspan.outgoing.sender import command_topic, event_topic
 from tests.unit.declaring import declare
 
 DECLARED = """

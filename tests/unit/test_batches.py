@@ -12,10 +12,10 @@ from linkspan import Batches, Code, Error, Limits, Service, SetupError
 from linkspan.batch import BATCH, joined, pack, singles
 from linkspan.brokers.memory import MemoryLog
 from linkspan.envelope import Envelope, lane_of, prefix, read, render
-from linkspan.pace import PREFETCH
-from linkspan.parts import Part, Share
+from linkspan.incoming.pace import PREFETCH
+from linkspan.incoming.parts import Part, Share
+from linkspan.outgoing.sender import Origin, Sender
 from linkspan.ports import LetterState, Outgoing
-from linkspan.sender import Origin, Sender
 from linkspan.testing.clock import FakeClock
 from linkspan.zstd import Packer, train
 from tests.unit.durable import PLACED_TOPIC, Placed, System, contract, note, system, until

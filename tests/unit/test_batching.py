@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from linkspan import Batches, Code, Error
 from linkspan.batch import singles
-from linkspan.batching import Batching
 from linkspan.envelope import read
+from linkspan.outgoing.batching import Batching
 from linkspan.testing.clock import fake_runtime
 from tests.unit.test_batch_format import TOPIC, outgoing
 

@@ -13,7 +13,7 @@ from linkspan.brokers.memory import MemoryBroker
 from linkspan.brokers.nats_consumer import NatsDelivery
 from linkspan.content import decode_content
 from linkspan.envelope import read
-from linkspan.foreign import ForeignReader, ForeignSource
+from linkspan.incoming.foreign import ForeignReader, ForeignSource
 from linkspan.runtime import system
 from tests.unit.durable import Charge, Placed
 

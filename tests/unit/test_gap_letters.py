@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from linkspan.envelope import Envelope
-from linkspan.lane_reading import GAP, follows, sticky, waits_for
+from linkspan.incoming.lane_reading import GAP, follows, sticky, waits_for
+from linkspan.incoming.work import FromStore, Work
 from linkspan.ports import Letter, LetterState
-from linkspan.work import FromStore, Work
 
 
 def letter(number: int, fingerprint: str = GAP) -> Letter:

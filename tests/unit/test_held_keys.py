@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from linkspan import Code, Error, Limits
-from linkspan.deadletter import Holding
+from linkspan.letters.deadletter import Holding
 from linkspan.ports import LetterState, Outcome
 from tests.unit.durable import Placed, System, note, system, until
 from tests.unit.test_retries import moved, states

@@ -144,7 +144,7 @@ def test_badly_named_point_is_found(name: str) -> None:
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_point_without_twin_is_found(side: str) -> None:
     lone = Source("src/linkspan/relay.py", f"def f(r): r.reached('relay.publish.{side}')")
-    other = Source("src/linkspan/inbox.py", "def f(r):\n    r.reached('inbox.claim.before')\n    r.reached('inbox.claim.after')")
+    other = Source("src/linkspan/incoming/inbox.py", "def f(r):\n    r.reached('inbox.claim.before')\n    r.reached('inbox.claim.after')")
 
     assert [finding.path for finding in check_house.pairs([lone, other])] == ["src/linkspan/relay.py"]
 

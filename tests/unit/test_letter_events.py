@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from linkspan import App, Code, Context, Error, Limits, Service
 from linkspan.brokers.memory import MemoryBroker, MemoryLog
 from linkspan.letter_events import MessageDead, MessageParked, MessageRecovered, RedriveStopped
-from linkspan.redrive import Redrive, Redrives
+from linkspan.letters.redrive import Redrive, Redrives
 from linkspan.testing.clock import fake_runtime
 from tests.unit.durable import EFFECTS, Placed, note, until
 

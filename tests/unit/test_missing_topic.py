@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from linkspan import App, Code, Contract, Error, Event, Service, field
 from linkspan.brokers.memory import MemoryBroker, MemoryLog
-from linkspan.outbox import ASIDE
+from linkspan.outgoing.outbox import ASIDE
 from linkspan.testing.clock import fake_runtime
 from tests.unit.durable import Charge, Payments, until
 

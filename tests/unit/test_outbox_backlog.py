@@ -13,7 +13,7 @@ import pytest
 
 from linkspan.brokers.memory import Faults, MemoryBroker, MemoryLog
 from linkspan.errors import Code, Error
-from linkspan.outbox import AGAIN, HIGH_WATER, PAGE, PAUSES, Relay
+from linkspan.outgoing.outbox import AGAIN, HIGH_WATER, PAGE, PAUSES, Relay
 from linkspan.ports import Outgoing
 from linkspan.stores.sqlite import SqliteStore
 from linkspan.testing.clock import fake_runtime

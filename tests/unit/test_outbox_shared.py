@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from linkspan.brokers.memory import MemoryBroker, MemoryLog
-from linkspan.outbox import HIGH_WATER
-from linkspan.outbox_shared import LOOKS, SWEEP, SharedRelay
+from linkspan.outgoing.outbox import HIGH_WATER
+from linkspan.outgoing.outbox_shared import LOOKS, SWEEP, SharedRelay
 from linkspan.ports import Outgoing
 from linkspan.stores.sqlite import SqliteStore
 from linkspan.testing.clock import fake_runtime

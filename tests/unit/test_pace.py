@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from linkspan import Limits, Service, SetupError
-from linkspan.pace import PREFETCH, Pace
+from linkspan.incoming.pace import PREFETCH, Pace
 from linkspan.testing.clock import FakeClock
 from tests.unit.durable import Placed, note, system, until
 from tests.unit.test_breaker import Dependency, publish
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from linkspan import Context
-    from linkspan.work import Work
+    from linkspan.incoming.work import Work
 
 
 def measured(*seconds: float, workers: int = 16, at_once: int = 16) -> int:
@@ -35,7 +35,7 @@ def measured(*seconds: float, workers: int = 16, at_once: int = 16) -> int:
 
 
 def _work(clock: FakeClock) -> Work:
-    from linkspan.work import Work
+    from linkspan.incoming.work import Work
 
     work = Work(None, None, "a")  # type: ignore[arg-type]  # only its times are read
     work.started, work.running = clock.monotonic(), True

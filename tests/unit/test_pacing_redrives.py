@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from linkspan.held_key import HeldKey
-from linkspan.redriving import _Bucket
+from linkspan.letters.held_key import HeldKey
+from linkspan.letters.redriving import _Bucket
 from linkspan.testing.clock import fake_runtime
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from linkspan import Limits
-from linkspan.parking import blamed, buried, ended_process, spent, suspected
+from linkspan.letters.parking import blamed, buried, ended_process, spent, suspected
 from linkspan.ports import Letter, LetterState
 
 LIMITS = Limits(inline=3, parked=(1.0, 2.0))

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from linkspan import Error, Limits
-from linkspan.desk import Desk
+from linkspan.letters.desk import Desk
+from linkspan.letters.redrive import Redrive, Redrives
+from linkspan.letters.redriving import Tally
 from linkspan.ports import LetterState
-from linkspan.redrive import Redrive, Redrives
-from linkspan.redriving import Tally
 from linkspan.testing.clock import FakeClock
 from tests.unit.durable import Placed, System, note, system, until
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from linkspan.turns import Turns
+from linkspan.letters.turns import Turns
 
 
 def test_one_alone_waits_until_the_others_have_left_and_keeps_the_next_out() -> None:

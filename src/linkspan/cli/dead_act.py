@@ -12,8 +12,8 @@ from linkspan.cli.dead_edit import edit
 from linkspan.cli.dead_redrive import redrive
 from linkspan.cli.dead_target import Service, SomePositions, Target, Who, Why, is_dead, one_store, the_service
 from linkspan.cli.target import load_app
-from linkspan.desk import Choice, Desk
 from linkspan.errors import SetupError
+from linkspan.letters.desk import Choice, Desk
 from linkspan.runtime import system
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from linkspan.cli.dead_target import (
     the_service,
 )
 from linkspan.cli.target import load_app
-from linkspan.correction import changed, copy_headers, replace_letter, values_of
 from linkspan.errors import Error, SetupError
+from linkspan.letters.correction import changed, copy_headers, replace_letter, values_of
 from linkspan.message import redacted
 from linkspan.runtime import system
 

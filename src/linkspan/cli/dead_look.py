@@ -14,15 +14,15 @@ from linkspan.cli.dead_target import AsJson, Number, Service, Target, Who, conte
 from linkspan.cli.singly import batch_content
 from linkspan.cli.table import moment, show
 from linkspan.cli.target import chosen, load_app, opened_stores
-from linkspan.desk import Choice, Desk, holder
 from linkspan.errors import Code, Error, SetupError
+from linkspan.letters.desk import Choice, Desk, holder
 from linkspan.message import redacted
 from linkspan.ports import LetterState
 from linkspan.runtime import system
 
 if TYPE_CHECKING:
     from linkspan.app import App
-    from linkspan.desk import AuditEntry, LetterGroup
+    from linkspan.letters.desk import AuditEntry, LetterGroup
     from linkspan.ports import Letter
 
 __all__ = ["add_to"]

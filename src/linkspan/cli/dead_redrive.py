@@ -11,15 +11,15 @@ import typer
 from linkspan.cli.dead_target import Service, SomePositions, Target, Who, is_dead, one_store, the_service
 from linkspan.cli.table import moment, show
 from linkspan.cli.target import load_app
-from linkspan.desk import Desk
 from linkspan.errors import SetupError
-from linkspan.redrive import Redrive, Redrives
+from linkspan.letters.desk import Desk
+from linkspan.letters.redrive import Redrive, Redrives
 from linkspan.runtime import system
 
 if TYPE_CHECKING:
     from linkspan.app import App
+    from linkspan.letters.redrive import Progress
     from linkspan.ports import Store
-    from linkspan.redrive import Progress
 
 __all__ = ["redrive"]
 

@@ -12,8 +12,8 @@ import typer
 from linkspan import envelope as envelopes
 from linkspan.cli.target import chosen, opened_stores
 from linkspan.content import decode_content
-from linkspan.desk import holder
 from linkspan.errors import Code, Error, SetupError
+from linkspan.letters.desk import holder
 from linkspan.ports import LetterState
 
 if TYPE_CHECKING:

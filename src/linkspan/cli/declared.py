@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from linkspan.errors import SetupError
 from linkspan.message import type_name
 from linkspan.operation import Command
-from linkspan.sender import command_topic, event_topic
+from linkspan.outgoing.sender import command_topic, event_topic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

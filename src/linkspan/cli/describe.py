@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from linkspan.message import traits_of, type_name
 from linkspan.operation import Command
-from linkspan.sender import command_topic, event_topic
+from linkspan.outgoing.sender import command_topic, event_topic
 from linkspan.stores import without_password
 
 if TYPE_CHECKING:

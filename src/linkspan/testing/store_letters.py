@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
-from linkspan.correction import replace_letter
-from linkspan.desk import Choice, Desk
 from linkspan.envelope import claim
 from linkspan.errors import Code, SetupError
+from linkspan.letters.correction import replace_letter
+from linkspan.letters.desk import Choice, Desk
+from linkspan.letters.redrive import Progress, Redrive, Redrives, failed_again, taken
 from linkspan.ports import LetterState, Outcome
-from linkspan.redrive import Progress, Redrive, Redrives, failed_again, taken
 from linkspan.runtime import system
 from linkspan.testing.store_probe import INSERT, SCRIPTS, TOPIC, SetClock, Settled, StoreScenarios, effects, expect, letter, refused
 

@@ -17,8 +17,8 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from linkspan.batching import Batching
 from linkspan.errors import Code, Error
+from linkspan.outgoing.batching import Batching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

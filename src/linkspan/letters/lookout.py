@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from linkspan.desk import Desk
+from linkspan.letters.desk import Desk
 from linkspan.ports import LetterState
 
 if TYPE_CHECKING:

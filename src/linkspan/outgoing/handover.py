@@ -19,7 +19,7 @@ from linkspan.ports import Unit
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from linkspan.outbox import Relay
+    from linkspan.outgoing.outbox import Relay
     from linkspan.owner import Owned
     from linkspan.ports import Outgoing, Runtime, Timer
 

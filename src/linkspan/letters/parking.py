@@ -6,13 +6,13 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from linkspan.desk import stack_of
 from linkspan.errors import Code, Error
+from linkspan.letters.desk import stack_of
 from linkspan.ports import Letter, LetterState
 
 if TYPE_CHECKING:
+    from linkspan.incoming.work import Work
     from linkspan.limits import Limits
-    from linkspan.work import Work
 
 __all__ = ["after_failure", "blamed", "buried", "counted", "ended_process", "new_letter", "spent", "suspected"]
 

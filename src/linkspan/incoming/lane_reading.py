@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from linkspan.envelope import claim, lane_of, read
 from linkspan.errors import Code, Error
-from linkspan.foreign import ForeignReader
-from linkspan.parts import Part
+from linkspan.incoming.foreign import ForeignReader
+from linkspan.incoming.parts import Part
 from linkspan.ports import HandedOn, LetterState, Outcome
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 
-    from linkspan.consumer import Consumer
     from linkspan.context import Home
-    from linkspan.deadletter import Holding
+    from linkspan.incoming.consumer import Consumer
+    from linkspan.incoming.work import Work
     from linkspan.lanes import Fence
+    from linkspan.letters.deadletter import Holding
     from linkspan.ports import Broker, Delivery, Letter, Subscription, Unit
-    from linkspan.work import Work
 
 __all__ = ["GAP", "Hold", "LaneReading", "follows", "gap_error", "guard", "mark_of", "sticky", "waits_for"]
 

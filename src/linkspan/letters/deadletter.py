@@ -14,29 +14,29 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from linkspan.desk import attempted, forgotten, stack_of
 from linkspan.envelope import LANES
 from linkspan.errors import Error
-from linkspan.held_key import HeldKey
-from linkspan.lane_reading import follows, guard, sticky, waits_for
-from linkspan.lookout import Lookout, may_run
-from linkspan.parking import after_failure, blamed, buried, ended_process, new_letter, spent, suspected
+from linkspan.incoming.lane_reading import follows, guard, sticky, waits_for
+from linkspan.letters.desk import attempted, forgotten, stack_of
+from linkspan.letters.held_key import HeldKey
+from linkspan.letters.lookout import Lookout, may_run
+from linkspan.letters.parking import after_failure, blamed, buried, ended_process, new_letter, spent, suspected
+from linkspan.letters.redrive import failed_again
+from linkspan.letters.redriving import Redriver
+from linkspan.letters.room import Room
 from linkspan.ports import Letter, LetterState, Outcome
-from linkspan.redrive import failed_again
-from linkspan.redriving import Redriver
-from linkspan.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from linkspan.announcing import Announcer
-    from linkspan.consumer import Consumer
     from linkspan.context import Home
+    from linkspan.incoming.consumer import Consumer
+    from linkspan.incoming.work import Work
+    from linkspan.letters.announcing import Announcer
+    from linkspan.letters.redrive import Redrive
+    from linkspan.letters.turns import Turns
     from linkspan.limits import Limits
     from linkspan.ports import Store, Timer, Unit, Value
-    from linkspan.redrive import Redrive
-    from linkspan.turns import Turns
-    from linkspan.work import Work
 
 __all__ = ["LETTER_EVENTS", "Holding"]
 

@@ -12,14 +12,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from linkspan.errors import Error
+from linkspan.letters.redrive import Redrives, taken
 from linkspan.ports import LetterState
-from linkspan.redrive import Redrives, taken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from linkspan.letters.redrive import Redrive
     from linkspan.ports import Clock, Letter, Runtime, Store, Value
-    from linkspan.redrive import Redrive
 
 __all__ = ["Redriver", "Tally"]
 

@@ -10,9 +10,9 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 from linkspan import envelope as envelopes
-from linkspan.desk import audited, kept_away
 from linkspan.envelope import Envelope
 from linkspan.errors import Code, Error
+from linkspan.letters.desk import audited, kept_away
 from linkspan.message import decode_json, key_of, traits_of, type_name
 from linkspan.validation import check_of
 

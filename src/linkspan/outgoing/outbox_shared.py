@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from linkspan.envelope import LANES
 from linkspan.errors import Error, SetupError
 from linkspan.lanes import Lanes
-from linkspan.outbox import HIGH_WATER, PAGE, Relay
+from linkspan.outgoing.outbox import HIGH_WATER, PAGE, Relay
 from linkspan.ports import OUTBOX
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from linkspan.errors import Error
-from linkspan.work import context_of
+from linkspan.incoming.work import context_of
 
 if TYPE_CHECKING:
-    from linkspan.consumer import Consumer
     from linkspan.context import Home
-    from linkspan.work import Binding, Work
+    from linkspan.incoming.consumer import Consumer
+    from linkspan.incoming.work import Binding, Work
 
 __all__ = ["begin_large"]
 

@@ -8,14 +8,14 @@ from linkspan import letter_events as events
 from linkspan.context import derived_id
 from linkspan.envelope import MAX_KEY, read
 from linkspan.errors import Error
+from linkspan.outgoing.sender import Origin, Sender
 from linkspan.ports import LetterState
-from linkspan.sender import Origin, Sender
 from linkspan.trace import child_of
 
 if TYPE_CHECKING:
-    from linkspan.outbox import Relay
+    from linkspan.letters.redrive import Redrive
+    from linkspan.outgoing.outbox import Relay
     from linkspan.ports import Letter, Runtime, Unit
-    from linkspan.redrive import Redrive
 
 __all__ = ["Announcer"]
 

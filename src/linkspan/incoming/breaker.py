@@ -16,11 +16,11 @@ from linkspan.errors import SetupError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from linkspan.consumer import Consumer
-    from linkspan.deadletter import Holding
     from linkspan.errors import Error
+    from linkspan.incoming.consumer import Consumer
+    from linkspan.incoming.work import Work
+    from linkspan.letters.deadletter import Holding
     from linkspan.ports import Runtime, Timer
-    from linkspan.work import Work
 
 __all__ = ["BREAKER", "Breaker", "Circuit", "waiting"]
 

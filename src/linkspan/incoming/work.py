@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from linkspan.context import Home
     from linkspan.handler import Handler
-    from linkspan.lane_reading import Hold
+    from linkspan.incoming.lane_reading import Hold
     from linkspan.limits import Limits
     from linkspan.ports import Delivery, Letter, Unit
 

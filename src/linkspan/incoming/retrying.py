@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from linkspan.ports import LetterState
 
 if TYPE_CHECKING:
-    from linkspan.consumer import Consumer
     from linkspan.context import Home
-    from linkspan.deadletter import Holding
     from linkspan.errors import Error
-    from linkspan.work import Work
+    from linkspan.incoming.consumer import Consumer
+    from linkspan.incoming.work import Work
+    from linkspan.letters.deadletter import Holding
 
 __all__ = ["Retrying"]
 

@@ -6,13 +6,13 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from linkspan.work import met_itself, took_too_long, was_cancelled
+from linkspan.incoming.work import met_itself, took_too_long, was_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from linkspan.consumer import Consumer
-    from linkspan.work import Work
+    from linkspan.incoming.consumer import Consumer
+    from linkspan.incoming.work import Work
 
 __all__ = ["Workers"]
 

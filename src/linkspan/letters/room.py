@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from linkspan.desk import Desk
+from linkspan.letters.desk import Desk
 
 if TYPE_CHECKING:
     from linkspan.limits import Limits

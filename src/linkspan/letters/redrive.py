@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from linkspan.desk import Choice, audited
+from linkspan.letters.desk import Choice, audited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

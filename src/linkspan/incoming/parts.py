@@ -15,7 +15,7 @@ from linkspan import envelope as envelopes
 from linkspan.batch import dictionaries_of, is_batch, singles
 from linkspan.envelope import PROTOBUF
 from linkspan.errors import Code, Error
-from linkspan.work import Work, unreadable
+from linkspan.incoming.work import Work, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

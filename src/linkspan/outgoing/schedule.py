@@ -16,7 +16,7 @@ from linkspan.errors import Error
 from linkspan.ports import Outcome, Unit
 
 if TYPE_CHECKING:
-    from linkspan.outbox import Relay
+    from linkspan.outgoing.outbox import Relay
     from linkspan.ports import Runtime, Store, Timer
 
 __all__ = ["Timetable"]

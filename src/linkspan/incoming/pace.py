@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from linkspan.incoming.work import Work
     from linkspan.ports import Clock
-    from linkspan.work import Work
 
 __all__ = ["PREFETCH", "Pace", "Room"]
 

@@ -18,18 +18,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from linkspan import envelope as envelopes
-from linkspan.breaker import Circuit
 from linkspan.context import Context, Duplicate
 from linkspan.envelope import PROTOBUF, claim
 from linkspan.errors import Code, Error
-from linkspan.lane_reading import LaneReading
-from linkspan.largework import begin_large
-from linkspan.pace import Pace, Room
-from linkspan.parts import Parts, holds_many, work_of
-from linkspan.ports import LetterState, Outcome
-from linkspan.retrying import Retrying
-from linkspan.when import is_over
-from linkspan.work import (
+from linkspan.incoming.breaker import Circuit
+from linkspan.incoming.lane_reading import LaneReading
+from linkspan.incoming.largework import begin_large
+from linkspan.incoming.pace import Pace, Room
+from linkspan.incoming.parts import Parts, holds_many, work_of
+from linkspan.incoming.retrying import Retrying
+from linkspan.incoming.work import (
     Binding,
     Counts,
     Work,
@@ -40,17 +38,19 @@ from linkspan.work import (
     rolled_back,
     took_too_long,
 )
-from linkspan.workers import Workers
+from linkspan.incoming.workers import Workers
+from linkspan.ports import LetterState, Outcome
+from linkspan.when import is_over
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-    from linkspan.breaker import Breaker
     from linkspan.context import Home, Transaction
-    from linkspan.deadletter import Holding
-    from linkspan.foreign import ForeignReader
+    from linkspan.incoming.breaker import Breaker
+    from linkspan.incoming.foreign import ForeignReader
+    from linkspan.letters.deadletter import Holding
     from linkspan.limits import Limits
-    from linkspan.outbox import Relay
+    from linkspan.outgoing.outbox import Relay
     from linkspan.ports import Broker, Delivery, Letter, Subscription, Timer, Unit
 
 __all__ = ["Consumer"]
