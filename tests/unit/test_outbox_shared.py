@@ -162,7 +162,7 @@ async def test_a_silent_broker_is_not_answered_by_a_look_at_each_commit(tmp_path
         for number in range(3 * LOOKS):
             looks = shared.store.looks
             await shared.commit((number % 3, number))
-            if number < LOOKS:
+            if number < LOOKS - 2:  # less the looks as it started and for its lanes, which may count
                 await until(lambda looks=looks: shared.store.looks > looks, "it is read")  # type: ignore[misc]
         await quiet()
         before = shared.store.looks
