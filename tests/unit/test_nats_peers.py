@@ -1,4 +1,4 @@
-"""Making a stream in a cluster whose servers are known and away: asked again for a while, then refused with what to do."""
+"""Making a stream in a cluster whose servers are away, or whose leader has died: asked again for a while, then told what to do."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from nats.errors import TimeoutError as NoAnswerError
 
 from linkspan.brokers.nats_admin import Admin
-from linkspan.errors import SetupError
+from linkspan.errors import Code, Error, SetupError
 from linkspan.testing.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -24,12 +25,16 @@ FEW = {"error": {"code": 400, "err_code": 10005, "description": "no suitable pee
 class Server:
     """Answers a request to make a stream as it is told to, in turn, the last answer for ever."""
 
-    def __init__(self, *answers: dict[str, Any]) -> None:
+    def __init__(self, *answers: dict[str, Any], silent: int = 0) -> None:
         self.answers = list(answers)
         self.asked = 0
+        self.silent = silent
 
     async def request(self, subject: str, _payload: bytes, timeout: float) -> Any:
         del timeout
+        if self.silent:
+            self.silent -= 1
+            raise NoAnswerError
         answer = MISSING
         if ".CREATE." in subject:
             self.asked += 1
@@ -68,3 +73,19 @@ async def test_it_is_refused_at_once_where_there_are_too_few() -> None:
     with pytest.raises(SetupError, match="run 3 servers"):
         await declared(server)
     assert server.asked == 1
+
+
+async def test_it_is_asked_again_where_a_leader_died_with_the_request() -> None:
+    server = Server({}, silent=2)
+
+    assert await declared(server) == []
+    assert server.asked == 1
+
+
+async def test_a_server_that_stays_silent_is_unavailable() -> None:
+    server = Server({}, silent=100)
+
+    with pytest.raises(Error, match="did not answer") as told:
+        await declared(server)
+    assert told.value.code is Code.UNAVAILABLE
+    assert server.silent >= 90

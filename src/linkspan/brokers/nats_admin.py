@@ -51,6 +51,10 @@ _OFFLINE_TRIES, _OFFLINE_WAIT = 20, 0.25
 """How often a stream is asked for, and the seconds between, while servers of the cluster are known and away: they may be starting, too."""
 
 
+_UNANSWERED_TRIES = 3
+"""How often what may be done twice is asked for where nobody answers: whoever leads a stream may have died with the request."""
+
+
 def stream_of(topic: str) -> str:
     """Return the stream of a topic: its name with underscores for dots, which stream names may not hold."""
     return _plain(topic, "topic")
@@ -186,7 +190,7 @@ class Admin:
     async def declare_lanes(self, topic: str, group: str, lanes: Iterable[int], *, create: bool = True) -> list[Drift]:
         """Create a consumer per lane; where the group had one for all, each lane goes on where that stands."""
         try:
-            found = await self.request(f"CONSUMER.INFO.{stream_of(topic)}.{consumer_of(group)}")
+            found = await self._patiently(f"CONSUMER.INFO.{stream_of(topic)}.{consumer_of(group)}")
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise
@@ -221,7 +225,7 @@ class Admin:
         if subject:
             wanted["filter_subject"] = unset["filter_subject"] = subject
         try:
-            found = await self.request(f"CONSUMER.INFO.{stream}.{name}")
+            found = await self._patiently(f"CONSUMER.INFO.{stream}.{name}")
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise
@@ -244,7 +248,7 @@ class Admin:
     async def _create(self, path: str, body: Mapping[str, Any], what: str) -> None:
         """Create what is missing. Raises `SetupError` where this login may not: then somebody who may has to do it first."""
         try:
-            await self.request(path, body)
+            await self._patiently(path, body)
         except Error as error:
             if error.code is not Code.PERMISSION_DENIED:
                 raise
@@ -258,7 +262,7 @@ class Admin:
 
     async def stream_state(self, topic: str) -> dict[str, Any]:
         """Return a topic's stream with its state and cluster. Raises `Error(NOT_FOUND)`."""
-        return await self.request(f"STREAM.INFO.{stream_of(topic)}")
+        return await self._patiently(f"STREAM.INFO.{stream_of(topic)}")
 
     async def reset(self, stream: str, consumer: str) -> bool:
         """Move a consumer back to its ack floor, once the pulls of a connection that has just died are gone.
@@ -292,6 +296,16 @@ class Admin:
         finally:
             call.cancel()
             self._calls.pop(call, None)
+
+    async def _patiently(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ask as `request` does, and again where nobody answers."""
+        for _ in range(_UNANSWERED_TRIES - 1):
+            try:
+                return await self.request(path, body)
+            except Error as error:
+                if not isinstance(error.__cause__, TimeoutError):
+                    raise
+        return await self.request(path, body)
 
     async def request(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask the JetStream API. Raises `Error`: NOT_FOUND, UNAVAILABLE, FAILED_PRECONDITION for other refusals."""
