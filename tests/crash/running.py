@@ -216,7 +216,7 @@ class Run:
                 self.ended_at.append((name, self._lives[name]))
         elif code != 1 or "Error: unavailable" not in tail.rpartition("Traceback")[2]:
             raise AssertionError(f"Process '{name}' ended with {code}:\n{tail}")
-        else:
+        elif name in self.crash:
             self.crash[name] = f"{self._lives[name]};{self.crash[name]}"  # a life that met no broker was none
         self.start(name)
 
