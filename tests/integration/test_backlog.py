@@ -10,28 +10,23 @@ from typing import TYPE_CHECKING
 from linkspan import App, Service
 from linkspan.brokers import broker_for
 from linkspan.cli.tap import tap_of
-from linkspan.envelope import Envelope, lane_of, prefix, render
-from linkspan.ports import Outgoing
 from linkspan.runtime import system
 from linkspan.stores.sqlite import SqliteStore
 from linkspan.testing.store_probe import Settled
 from tests.integration.nats_runner import NatsRunner
-from tests.unit.app_shop import Placed
+from tests.unit.app_shop import Placed, placed_message
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from linkspan.ports import Broker, Seen
+    from linkspan.ports import Broker, Outgoing, Seen
 
 OLD, NEW, KEYS = 20_000, 40, 40
 TOPIC = "app.shop.v1.events"
-HEAD = prefix("app.shop.v1.Placed", "orders")
 
 
 def row(number: int) -> Outgoing:
-    key, id_ = f"k{number % KEYS}", f"old-{number}"
-    headers = render(HEAD, Envelope(id_, "orders", "app.shop.v1.Placed", key=key, time="2026-01-01T00:00:00.000Z"))
-    return Outgoing(TOPIC, "Placed", lane_of(key), id_, key, headers, Placed(order=key, note=str(number)).to_binary())
+    return placed_message(f"old-{number}", f"k{number % KEYS}", str(number))
 
 
 async def leave_behind(folder: Path) -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from linkspan import App, Context, Service
-from linkspan.envelope import Envelope, lane_of, prefix, render
-from linkspan.ports import Outgoing
-from tests.unit.app_shop import Placed
+from linkspan.envelope import lane_of
+from tests.unit.app_shop import Placed, placed_message
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from tests.integration.postgres_runner import PostgresRunner
 
 pytestmark = pytest.mark.timeout(100)
-HEAD = prefix("app.shop.v1.Placed", "orders")
 TAKEN = "update linkspan_lane set owner = 'another', epoch = epoch + 1 where service = 'mail' and lane = ?"
 
 
@@ -40,8 +38,7 @@ async def test_handler_that_was_paused_past_its_lane_writes_nothing(tmp_path: Pa
         store, broker, (consumer,) = app.running["mail"].store, app.broker, app.running["mail"].consumers
         assert store is not None
         assert broker is not None
-        headers = render(HEAD, Envelope("1", "orders", "app.shop.v1.Placed", key="k", time="2026-01-01T00:00:00.000Z"))
-        await broker.publish(Outgoing("app.shop.v1.events", "Placed", lane_of("k"), "1", "k", headers, Placed(order="k").to_binary(), 1))
+        await broker.publish(placed_message("1", "k", number=1))
         await begun.wait()
         await store.apply([(TAKEN, (lane_of("k"),))])
         taken.set()

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from linkspan import App, Context, Limits, Service
-from linkspan.envelope import Envelope, lane_of, prefix, render
-from linkspan.ports import Letter, LetterState, Outgoing
-from tests.unit.app_shop import Placed
+from linkspan.ports import Letter, LetterState
+from tests.unit.app_shop import Placed, placed_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from tests.integration.postgres_runner import PostgresRunner
 
 pytestmark = pytest.mark.timeout(200)
-HEAD = prefix("app.shop.v1.Placed", "orders")
 
 
 class Reader:
@@ -36,10 +34,7 @@ class Reader:
 
     async def publish(self, key: str, number: int) -> None:
         assert self._app.broker is not None
-        id_ = f"{key}-{number}"
-        headers = render(HEAD, Envelope(id_, "orders", "app.shop.v1.Placed", key=key, time="2026-01-01T00:00:00.000Z"))
-        data = Placed(order=key, note=str(number)).to_binary()
-        await self._app.broker.publish(Outgoing("app.shop.v1.events", "Placed", lane_of(key), id_, key, headers, data, number))
+        await self._app.broker.publish(placed_message(f"{key}-{number}", key, str(number), number))
 
     async def until(self, *wanted: str, key: str = "k") -> None:
         """Wait until the effects of a key are these, in this order, and no others."""

@@ -13,17 +13,16 @@ import asyncpg
 import pytest
 
 from linkspan import App, Code, Context, Error, Limits, Service
-from linkspan.envelope import Envelope, lane_of, prefix, render
 from linkspan.letters.desk import Desk, audited
 from linkspan.letters.lookout import Lookout
-from linkspan.ports import LetterState, Outgoing
+from linkspan.ports import LetterState
 from linkspan.runtime import system
 from linkspan.stores import postgres_letters
 from linkspan.stores.postgres import PostgresStore
 from linkspan.stores.postgres_sql import translated
 from linkspan.testing.store_letters import hold
 from linkspan.testing.store_probe import letter
-from tests.unit.app_shop import Placed
+from tests.unit.app_shop import Placed, placed_message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(200)
 TOPIC = "shop:shop.events"
-HEAD = prefix("app.shop.v1.Placed", "orders")
 MANY = """
 insert into linkspan_letter (format, lane, topic, key, source, id, type, headers, data, state, attempts, due, code, error, fingerprint,
   received, first_failed, last_failed, redrives)
@@ -150,7 +148,7 @@ async def test_what_is_done_beside_the_service_is_noticed_without_looking_at_eve
         assert app.broker is not None
         for key in ("a", "b"):
             for number, note in enumerate(("bad", "good"), 1):
-                await app.broker.publish(_placed(key, note, number))
+                await app.broker.publish(placed_message(f"{key}-{note}", key, note, number))
 
         async def both_held() -> bool:
             return len(await beside.letters()) == 4 and small.count(64) > 0
@@ -167,9 +165,3 @@ async def test_what_is_done_beside_the_service_is_noticed_without_looking_at_eve
 
         await until(none_held)
         assert (len(looks) - at_rest, [note for key, note in handled if key == "a"], len(handled)) == (0, ["bad", "good"], 3)
-
-
-def _placed(key: str, note: str, number: int) -> Outgoing:
-    envelope = Envelope(f"{key}-{note}", "orders", "app.shop.v1.Placed", key=key, time="2026-01-01T00:00:00.000Z")
-    data = Placed(order=key, note=note).to_binary()
-    return Outgoing("app.shop.v1.events", "Placed", lane_of(key), envelope.id, key, render(HEAD, envelope), data, number)

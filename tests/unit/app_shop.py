@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from linkspan import App, Context, Contract, Event, Message, Service, ServiceContract, command, field, query
+from linkspan.envelope import Envelope, lane_of, prefix, render
+from linkspan.ports import Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,6 +40,14 @@ class Placed(Event):
 
     order: str = field(1, key=True)
     note: str = field(2, pii=True)
+
+
+def placed_message(id: str, key: str, note: str = "", number: int = 0) -> Outgoing:  # noqa: A002 - the CloudEvents word
+    """Return a `Placed` as a message of `orders`, with the id and the number in its key's sequence that a test chooses."""
+    envelope = Envelope(id, "orders", "app.shop.v1.Placed", key=key, time="2026-01-01T00:00:00.000Z")
+    headers = render(prefix("app.shop.v1.Placed", "orders"), envelope)
+    data = Placed(order=key, note=note).to_binary()
+    return Outgoing("app.shop.v1.events", "Placed", lane_of(key), id, key, headers, data, number)
 
 
 class Keyless(Event):

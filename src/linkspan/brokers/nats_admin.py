@@ -49,8 +49,6 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _STALE_TRIES, _STALE_WAIT = 6, 0.02
 _OFFLINE_TRIES, _OFFLINE_WAIT = 20, 0.25
 """How often a stream is asked for, and the seconds between, while servers of the cluster are known and away: they may be starting, too."""
-
-
 _UNANSWERED_TRIES = 3
 """How often what may be done twice is asked for where nobody answers: whoever leads a stream may have died with the request."""
 
